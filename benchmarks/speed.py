@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Speed, side by side: dummymp and the pools that people use today, in one run.
+
+    python benchmarks/speed.py                     all systems that are installed, 5 rounds
+    python benchmarks/speed.py --rounds 3 --only dummymp Pool
+
+Each system runs in a process of its own, the rounds are interleaved, and what is printed are medians, because machines
+are noisy and drift: compare the columns of one run, never numbers of two runs. Install the peers with
+``python -m pip install joblib loky mpire pebble``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+
+# --- how each system runs `count` calls of `work(item)`; each is a whole script, so that each is used as it is meant --
+
+SYSTEMS = {
+    "dummymp": """
+        import dummymp
+        dummymp.configure(priority="NUCLEAR", max_processes=WORKERS)
+        def calls(items):
+            for item in items: dummymp.run(work, item)
+            dummymp.process_until_done()
+            return dummymp.get_returns()
+    """,
+    "Pool": """
+        import multiprocessing
+        pool = multiprocessing.Pool(WORKERS)
+        def calls(items):
+            return [result.get() for result in [pool.apply_async(work, (item,)) for item in items]]
+    """,
+    "ProcessPoolExecutor": """
+        import concurrent.futures
+        pool = concurrent.futures.ProcessPoolExecutor(WORKERS)
+        def calls(items):
+            return [future.result() for future in [pool.submit(work, item) for item in items]]
+    """,
+    "loky": """
+        import loky
+        pool = loky.get_reusable_executor(WORKERS)
+        def calls(items):
+            return [future.result() for future in [pool.submit(work, item) for item in items]]
+    """,
+    "joblib": """
+        import joblib
+        pool = joblib.Parallel(WORKERS)
+        def calls(items):
+            return pool(joblib.delayed(work)(item) for item in items)
+    """,
+    "pebble": """
+        import pebble
+        pool = pebble.ProcessPool(WORKERS)
+        def calls(items):
+            return [future.result() for future in [pool.submit(work, None, item) for item in items]]
+    """,
+    "mpire": """
+        import mpire
+        pool = mpire.WorkerPool(WORKERS, keep_alive=True)
+        def calls(items):
+            return [result.get() for result in [pool.apply_async(work, (item,)) for item in items]]
+    """,
+}
+
+WORK = """
+    import time
+    def work(item):
+        if item: time.sleep(item) if SLEEP else spin(item)
+        return None
+    def spin(seconds):
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until: pass
+"""
+
+# The items (seconds that each call takes), whether the calls sleep or compute, and the unit of the row.
+WORKLOADS: dict[str, tuple[str, bool, str]] = {
+    "20,000 no-op calls": ("[0] * 20_000", False, "calls a second"),
+    "2,000 calls of 1 ms": ("[0.001] * 2_000", False, "efficiency"),
+    "400 instant calls, then 6 of 0.5 s": ("[0] * 400 + [0.5] * 6", True, "seconds"),
+    "200 calls of 5 ms, then one of 1 s": ("[0.005] * 200 + [1.0]", True, "seconds"),
+}
+
+MAIN = """
+    if __name__ == "__main__":
+        import time
+        calls([0] * 20)  # Workers are up; starting them is measured by a row of its own.
+        items = ITEMS
+        began = time.perf_counter()
+        calls(items)
+        print(time.perf_counter() - began, flush=True)
+"""
+
+THREE_CALLS = """
+    if __name__ == "__main__":
+        calls([0] * 3)
+"""
+
+
+def script(system: str, items: str, sleep: bool, main: str = MAIN) -> str:
+    """Put a script together that runs one workload on one system."""
+    head = f"WORKERS = {os.cpu_count() or 1}\nSLEEP = {sleep}\nITEMS = {items}\n"
+    source = SYSTEMS[system]
+    parts = [WORK, source, main]
+    if system == "Pool":  # A fork pool must know the function before it forks.
+        parts = [WORK, main.replace("calls(", "pool, calls = make(); calls(", 1), ""]
+        parts.insert(1, "def make():\n" + textwrap.indent(textwrap.dedent(source), "    ") + "\n    return pool, calls")
+    return head + "\n".join(textwrap.dedent(part) for part in parts)
+
+
+def run(source: str) -> tuple[str, float]:
+    """Run a script as a user does; give what it printed and the seconds from nothing to its end."""
+    import time
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "script.py")
+        with open(path, "w") as file:
+            file.write(source)
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
+        seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout, seconds
+
+
+def installed(system: str) -> bool:
+    """Tell whether a system can be imported here."""
+    import importlib.util
+
+    return system in ("Pool", "ProcessPoolExecutor") or importlib.util.find_spec(system) is not None
+
+
+def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Give ``{row: {system: [one number a round]}}``; rounds are interleaved."""
+    table: dict[str, dict[str, list[float]]] = {}
+
+    def note(row: str, system: str, ask: Callable[[], float]) -> None:
+        try:
+            table.setdefault(row, {}).setdefault(system, []).append(ask())
+        except Exception as error:
+            print(f"{system}, {row}: {error}", file=sys.stderr)
+
+    for _ in range(rounds):
+        for row, (items, sleep, _unit) in WORKLOADS.items():
+            for system in systems:
+                note(row, system, lambda s=system, i=items, z=sleep: float(run(script(s, i, z))[0]))  # type: ignore[misc]
+        for system in systems:
+            note("a script with three calls", system, lambda s=system: run(script(s, "[]", False, THREE_CALLS))[1])  # type: ignore[misc]
+    return table
+
+
+def shown(row: str, seconds: float) -> str:
+    """Put a median into the unit of its row."""
+    workers = os.cpu_count() or 1
+    unit = WORKLOADS.get(row, ("", False, "milliseconds"))[2]
+    if unit == "calls a second":
+        return f"{20_000 / seconds:,.0f}/s"
+    if unit == "efficiency":
+        return f"{2.0 / workers / seconds:.2f}"
+    return f"{seconds:.2f} s" if unit == "seconds" else f"{seconds * 1000:.0f} ms"
+
+
+def main() -> None:
+    """Measure and print a markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS))
+    parser.add_argument("--json", action="store_true", help="print every number")
+    arguments = parser.parse_args()
+    systems = [system for system in arguments.only or SYSTEMS if installed(system)]
+    table = measure(systems, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(table))
+        return
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {arguments.rounds} rounds\n")
+    print("| workload |", " | ".join(systems), "|")
+    print("|---|" + "---|" * len(systems))
+    for row, cells in table.items():
+        values = [shown(row, statistics.median(cells[s])) if cells.get(s) else "-" for s in systems]
+        print(f"| {row} |", " | ".join(values), "|")
+
+
+if __name__ == "__main__":
+    main()

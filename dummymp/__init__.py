@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""dummymp: multiprocessing for people who have never started a process.
+
+    import dummymp
+
+    for n in range(100):
+        dummymp.run(slow, n)              # queued, not run yet
+    dummymp.process_until_done()          # run them all, in parallel
+    print(dummymp.get_returns())          # {0: ..., 1: ..., ...} in the order of the run() calls
+
+A map of the package, from the top down:
+
+    api, legacy        the functions: methods of one hidden queue
+    taskqueue          records calls, drives them, hands out results         options, task, progress
+    inline, engine     the engines: here, or in worker processes             interrupts
+    manager            gives tasks to workers, takes in what comes back      pool, budget, fate
+    policy, cpus       how many may run now                                  limits, memory, oom
+                       ... and what others on this machine use               counters, neighbours, programs, kernelfiles
+    handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
+    forkserver         the server: starts workers, ends everything           processes
+    worker             inside a worker                                       nesting, seeds, surroundings
+    freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
+    output, forward    ... text and log records
+"""
+
+from __future__ import annotations
+
+from .api import (
+    available_cpus,
+    configure,
+    get_errors,
+    get_returns,
+    get_stats,
+    kill,
+    killall,
+    process_process,
+    process_queue,
+    process_until_done,
+    reset,
+    results,
+    run,
+    step,
+    total_cpus,
+    worker_pids,
+)
+from .errors import (
+    DummyMPError,
+    MissingExtra,
+    NotPicklable,
+    TaskFailed,
+    TaskKilled,
+    TasksFailed,
+    TaskTimeout,
+    WorkerDied,
+    WorkersCannotStart,
+)
+from .legacy import *  # noqa: F403
+from .legacy import __all__ as _legacy_names
+from .policy import Preset, Priority
+from .task import Task
+from .taskqueue import TaskQueue
+
+__version__ = "1.0.0"
+
+__all__ = [
+    "DummyMPError",
+    "MissingExtra",
+    "NotPicklable",
+    "Preset",
+    "Priority",
+    "Task",
+    "TaskFailed",
+    "TaskKilled",
+    "TaskQueue",
+    "TaskTimeout",
+    "TasksFailed",
+    "WorkerDied",
+    "WorkersCannotStart",
+    "available_cpus",
+    "configure",
+    "get_errors",
+    "get_returns",
+    "get_stats",
+    "kill",
+    "killall",
+    "process_process",
+    "process_queue",
+    "process_until_done",
+    "reset",
+    "results",
+    "run",
+    "step",
+    "total_cpus",
+    "worker_pids",
+]
+_names_of_today = list(__all__)
+__all__ += _legacy_names
+
+
+def __dir__() -> list[str]:
+    """Show today's names; those of 0.5 work all the same."""
+    return [*_names_of_today, "__doc__", "__version__"]

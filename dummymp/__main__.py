@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""``python -m dummymp``: what this machine offers right now, in words.
+
+This is the one module of the package that prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .counters import system_counters
+from .cpus import CpuReader
+from .limits import limit, machine, on_login_node
+from .memory import memory
+from .policy import PRESETS, decide
+from .programs import rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .policy import Preset
+
+__all__ = ["main"]
+
+# Seconds of measuring before the first page: the longest window of all presets.
+FIRST_WINDOW = 0.5
+BETWEEN_PAGES = 1.0
+PRESET_NOTES = {"NUCLEAR": "never looks at others"}
+
+
+def main(arguments: Sequence[str] | None = None, *, wait: Callable[[float], object] | None = None) -> int:
+    """Run the command; give its exit code."""
+    options = _parser().parse_args(arguments)
+    wait = threading.Event().wait if wait is None else wait
+    try:
+        _run(options, wait)
+    except KeyboardInterrupt:
+        # With --watch that is how it ends, not an accident.
+        return 0 if options.watch else 130
+    except OSError as error:
+        if not _pipe_is_closed(error):
+            raise
+        _forget_output()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dummymp",
+        description="Show what this machine offers right now: CPUs, memory, who uses them, and how many workers "
+        "each preset would run.",
+    )
+    parser.add_argument("--json", action="store_true", help="write it for programs")
+    parser.add_argument("--watch", action="store_true", help="write it anew every second, until Ctrl-C")
+    parser.add_argument("--version", action="version", version=f"dummymp {__version__}")
+    return parser
+
+
+def _run(options: argparse.Namespace, wait: Callable[[float], object]) -> None:
+    survey = Survey()
+    wait(FIRST_WINDOW)
+    while True:
+        status = survey.status()
+        page = json.dumps(status) + "\n" if options.json else text(status)
+        _write(page, clear=options.watch and not options.json)
+        if not options.watch:
+            return
+        wait(BETWEEN_PAGES)
+
+
+class Survey:
+    """Measures the machine: what `status` tells is about the time since it was made, or since the last `status`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counters = system_counters()
+        # Each threshold has a reader of its own, because they judge the same processes differently. Whoever asks
+        # for the page wants it exact, so what the readers cost is not held against them.
+        self._readers = {
+            preset.name: CpuReader(clock, cost_clock=_for_free)
+            for preset in PRESETS.values()
+            if preset.threshold is not None
+        }
+        for reader in self._readers.values():
+            reader.baseline(processes=True)
+        self._table = self._counters.table() or {}
+        self._at = clock()
+
+    def status(self) -> dict[str, Any]:
+        """Give everything that the page says, as plain data."""
+        ours, left = limit(), memory()
+        table, now = self._counters.table() or {}, self._clock()
+        programs = rank(self._table, table, now - self._at)
+        seconds, self._table, self._at = now - self._at, table, now
+        presets = [self._judge(preset, ours.count, left.free) for preset in PRESETS.values()]
+        return {
+            "version": __version__,
+            "cpus": {"usable": ours.count, "machine": machine(), "limit": ours.source},
+            "memory": {"available": left.available, "total": left.total, "limit": left.source},
+            "login_node": on_login_node(),
+            "measured_seconds": round(seconds, 3),
+            "programs": [program._asdict() for program in programs],
+            "presets": presets,
+        }
+
+    def _judge(self, preset: Preset, usable: int, free_memory: float | None) -> dict[str, Any]:
+        free: int | None = usable
+        if preset.threshold is not None:
+            reading = self._readers[preset.name].read(
+                window=preset.window,
+                threshold=preset.threshold,
+                own=[os.getpid()],
+                usable=usable,
+                niceness=_niceness() + preset.nice,
+            )
+            free = reading.free
+        decision = decide(
+            preset,
+            usable=usable,
+            free=free,
+            idle=None,
+            running=0,
+            max_processes=None,
+            free_memory=free_memory,
+            min_free_memory=None,
+        )
+        return {
+            "name": preset.name,
+            "nice": preset.nice,
+            "free_cpus": free,
+            "workers": decision.allowed,
+            "waiting_for": decision.waiting_for,
+        }
+
+
+def text(status: dict[str, Any]) -> str:
+    """Put a status in words."""
+    lines = [f"dummymp {status['version']}: what this machine offers right now", ""]
+    lines += _cpu_lines(status)
+    lines += _memory_lines(status["memory"])
+    lines += _preset_lines(status["presets"])
+    if status["login_node"]:
+        lines += [
+            "",
+            "This looks like the login node of a cluster (Slurm is here, but this is not one of its jobs). Heavy",
+            "work is usually not welcome here: put it into a job, with sbatch.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cpu_lines(status: dict[str, Any]) -> list[str]:
+    cpus = status["cpus"]
+    lines = [f"CPUs     You may use {cpus['usable']} of {cpus['machine']}. What sets the limit: {cpus['limit']}."]
+    if not status["programs"]:
+        return [*lines, "         Nobody else uses them now.", ""]
+    lines.append(f"         Who uses them now (CPUs, over {status['measured_seconds']:.1f} seconds):")
+    for program in status["programs"]:
+        name = _printable(program["name"])
+        if program["processes"] > 1:
+            name += f" (x{program['processes']})"
+        lines.append(f"           {program['cpus']:6.2f}  {name:<24} {_printable(program['owner'])}")
+    return [*lines, ""]
+
+
+def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    if not memory["total"]:
+        return ["Memory   Unknown.", ""]
+    share = 100 * memory["available"] / memory["total"]
+    free, total = _gigabytes(memory["available"]), _gigabytes(memory["total"])
+    return [f"Memory   {free} of {total} GB are free ({share:.0f} %). What sets the limit: {memory['limit']}.", ""]
+
+
+def _preset_lines(presets: list[dict[str, Any]]) -> list[str]:
+    lines = ["Workers  that would run now, by priority:"]
+    for preset in presets:
+        note = PRESET_NOTES.get(preset["name"], "")
+        if preset["nice"]:
+            note = f"very considerate: niceness +{preset['nice']}"
+        if preset["waiting_for"]:
+            note = preset["waiting_for"]
+        lines.append(f"           {preset['workers']:>4}  {preset['name']:<12}{note}".rstrip())
+    return lines
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f}"
+
+
+def _printable(name: str) -> str:
+    """Keep a program's name from steering the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def _for_free() -> float:
+    return 0.0
+
+
+def _niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0
+
+
+def _write(page: str, *, clear: bool) -> None:
+    """Write a page to a terminal, a file or a pipe, whatever its encoding."""
+    stream = sys.stdout
+    if stream is None:
+        return  # A program without a console, such as pythonw.
+    if clear and stream.isatty() and os.name != "nt":
+        page = "\x1b[H\x1b[2J" + page
+    elif clear:
+        page += "\n"
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    stream.write(page.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _pipe_is_closed(error: OSError) -> bool:
+    import errno
+
+    # Windows calls it an invalid argument.
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
+
+
+def _forget_output() -> None:
+    """Send what is still buffered nowhere, or the interpreter would complain at its end."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

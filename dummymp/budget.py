@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The budget: how many tasks may run now, from what was measured, by the rule of `policy`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Callable, Generic, TypeVar
+
+from .cpus import CpuReader
+from .limits import usable
+from .memory import memory
+from .policy import Decision, decide
+
+if TYPE_CHECKING:
+    from .cpus import Reading
+    from .options import Options
+    from .policy import Preset
+
+__all__ = ["Budget"]
+
+T = TypeVar("T")
+
+# What costs more to ask than it changes is asked again after so many seconds.
+RECENT = 1.0
+
+
+class Budget:
+    """Measures and decides.
+
+    Args:
+        own_pids: Gives the processes that are ours; what descends from them is, too.
+    """
+
+    def __init__(self, own_pids: Callable[[], list[int]]) -> None:
+        self._own_pids = own_pids
+        self._reader = CpuReader()
+        self._usable = _Recent(usable)
+        self._memory = _Recent(memory)
+        self._reading: Reading | None = None
+        self._read_at = 0.0
+
+    def baseline(self) -> None:
+        """Take the first look at the CPUs, if there was none, so that a window begins."""
+        self._reader.baseline()
+
+    def decide(self, options: Options, running: int) -> Decision:
+        """Say how many tasks may run now under these options, while `running` do."""
+        preset = options.priority
+        free = idle = ran = None
+        if preset.threshold is not None:
+            reading = self._read(preset, running)
+            free, idle, ran = reading.free, reading.idle, reading.ran
+        kept = preset.min_free_memory if options.min_free_memory is None else options.min_free_memory
+        return decide(
+            preset,
+            usable=self._usable(),
+            free=free,
+            idle=idle,
+            ran=ran,
+            running=running,
+            max_processes=options.max_processes,
+            free_memory=self._memory().free if kept else None,
+            min_free_memory=options.min_free_memory,
+        )
+
+    def free_cpus(self, preset: Preset, running: int) -> int | None:
+        """Give the CPUs that others leave free; None if nothing was measured yet."""
+        if preset.threshold is None:
+            return self._usable()
+        self._reader.baseline()
+        return self._read(preset, running).free
+
+    def is_due(self, preset: Preset) -> bool:
+        """Tell whether the window of the last reading is over."""
+        return time.monotonic() - self._read_at >= preset.window
+
+    def _read(self, preset: Preset, running: int) -> Reading:
+        assert preset.threshold is not None
+        reading = self._reader.read(
+            window=preset.window,
+            threshold=preset.threshold,
+            own=self._own_pids(),
+            usable=self._usable(),
+            niceness=(os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0) + preset.nice,
+            running=running,
+        )
+        if reading is not self._reading:
+            self._reading = reading
+            self._read_at = time.monotonic()
+        return reading
+
+
+class _Recent(Generic[T]):
+    """Asks again only when the last answer is older than `RECENT` seconds."""
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._until = 0.0
+
+    def __call__(self) -> T:
+        now = time.monotonic()
+        if now >= self._until:
+            self._answer = self._ask()
+            self._until = now + RECENT
+        return self._answer

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Captures: what a function reads from outside, and whether any of it may have changed since."""
+
+from __future__ import annotations
+
+import sys
+import types
+import weakref
+from typing import Any
+
+from .modules import module_travels_by_name, modules_by_value, travels_by_name
+from .pickling import ATOMS
+
+__all__ = ["Captured", "unchanged"]
+
+_MISSING = object()
+_ref = weakref.ref
+
+
+def unchanged(snapshot: tuple[Any, ...]) -> bool:
+    """Tell whether all that a function captured is what it was. An empty snapshot: nobody can tell, so no."""
+    if not snapshot:
+        return False
+    functions, names, imported, by_value = snapshot
+    # A package travels with those of its modules that were imported by then.
+    if len(sys.modules) != imported or modules_by_value() != by_value:
+        return False
+    for namespace, name, held in names:
+        if namespace.get(name, _MISSING) is not (held() if type(held) is _ref else held):
+            return False
+    for reference, code, defaults, kwdefaults, variables, cells in functions:
+        func = reference()
+        if func is None or func.__dict__:
+            return False
+        if func.__code__ is not code or func.__defaults__ is not defaults or func.__kwdefaults__ is not kwdefaults:
+            return False
+        namespace = func.__globals__
+        for name, held in variables:
+            if namespace.get(name, _MISSING) is not (held() if type(held) is _ref else held):
+                return False
+        if cells and not _are_in_cells(cells, func.__closure__):
+            return False
+    return True
+
+
+def _are_in_cells(cells: tuple[Any, ...], closure: tuple[types.CellType, ...]) -> bool:
+    try:
+        return all(
+            cell.cell_contents is (held() if type(held) is _ref else held) for cell, held in zip(closure, cells)
+        )
+    except ValueError:
+        return False  # Emptied since, by `del`.
+
+
+def _hold(value: Any) -> Any:
+    """Refer to a value; to a function weakly, for what is remembered must not keep it alive."""
+    return _ref(value) if type(value) is types.FunctionType else value
+
+
+class Captured:
+    """Collects what a function reads from outside, as long as all of it is of a kind that cannot change inside."""
+
+    def __init__(self) -> None:
+        self.writes = False
+        self._seen: set[int] = set()
+        self._functions: list[tuple[Any, ...]] = []
+        self._names: list[tuple[dict[str, Any], str, Any]] = []
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value()
+
+    def add(self, value: Any) -> bool:
+        """Add one value; False if its inside may change, so that only serialising it again tells."""
+        kind = type(value)
+        if kind in ATOMS:
+            return True
+        if kind in (tuple, frozenset):
+            return all(map(self.add, value))
+        if isinstance(value, types.ModuleType):
+            return sys.modules.get(value.__name__) is value and module_travels_by_name(value.__name__)
+        if kind is types.BuiltinFunctionType:
+            return isinstance(value.__self__, types.ModuleType) or value.__self__ is None
+        if isinstance(value, type):
+            return travels_by_name(value)
+        if kind is types.FunctionType:
+            return id(value) in self._seen or self._add_function(value)
+        return False
+
+    def _add_function(self, func: types.FunctionType) -> bool:
+        self._seen.add(id(func))
+        module = sys.modules.get(func.__module__) if func.__module__ != "__main__" else None
+        if module is not None:
+            # Whether it travels by its name changes only if the name is bound anew.
+            namespace, name = module.__dict__, func.__qualname__.split(".")[0]
+            self._names.append((namespace, name, _hold(namespace.get(name, _MISSING))))
+        if travels_by_name(func):
+            return True
+        if func.__dict__ or func.__kwdefaults__ or not self.add(func.__defaults__ or ()):
+            return False
+        names, writes = _global_names(func.__code__)
+        # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
+        self.writes = self.writes or writes or bool(func.__closure__)
+        variables = [(name, func.__globals__.get(name, _MISSING)) for name in names]
+        try:
+            cells = [cell.cell_contents for cell in func.__closure__ or ()]
+        except ValueError:
+            return False
+        if not all(self.add(value) for value in [*(value for _, value in variables if value is not _MISSING), *cells]):
+            return False
+        held = tuple((name, _hold(value)) for name, value in variables)
+        self._functions.append(
+            (_ref(func), func.__code__, func.__defaults__, func.__kwdefaults__, held, tuple(map(_hold, cells)))
+        )
+        return True
+
+
+# What writes a global variable, or an attribute, which may be one of a captured function.
+_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR"})
+_WRITERS = frozenset({"setattr", "delattr", "globals", "vars", "exec", "eval"})
+_names_of_code: weakref.WeakKeyDictionary[types.CodeType, tuple[frozenset[str], bool]] = weakref.WeakKeyDictionary()
+
+
+def _global_names(code: types.CodeType) -> tuple[frozenset[str], bool]:
+    """Find the global names in a piece of code and in what is nested in it, and whether it may change their values."""
+    known = _names_of_code.get(code)
+    if known is None:
+        import dis
+
+        names: set[str] = set()
+        writes = False
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
+                names.add(instruction.argval)
+            writes = writes or instruction.opname in _WRITES
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                inner, inner_writes = _global_names(constant)
+                names |= inner
+                writes = writes or inner_writes
+        known = _names_of_code[code] = frozenset(names), writes or not names.isdisjoint(_WRITERS)
+    return known

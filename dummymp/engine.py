@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The engine that runs the tasks of one queue in worker processes."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from .manager import Manager
+    from .options import Options
+    from .policy import Decision
+    from .task import Task
+
+__all__ = ["ProcessEngine"]
+
+_After = Callable[[], object]
+
+
+def _never() -> bool:
+    return False
+
+
+def _pace_key(task: Task[Any]) -> object:
+    """Tell functions apart: many are called <lambda>. One that is serialised anew each time is known by its name."""
+    frozen = task.frozen
+    return frozen.function.number if frozen is not None and frozen.function.reusable else task.name
+
+
+class ProcessEngine:
+    """Runs the tasks of one queue in the workers that all queues of the program share.
+
+    Args:
+        manager: The manager of the program.
+        options: The queue's options, looked at anew for each decision.
+        began: Is told of each task that begins: ``began(task)``.
+        requeued: Is told of each task that had begun, or was thought to have, and waits again: ``requeued(task)``.
+        ended: Is told of each task that ended: ``ended(task, value, error, how)``; `how` is a text for the log.
+            All return what is to be called of the user's own code, or None.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        options: Callable[[], Options],
+        *,
+        began: Callable[[Task[Any]], _After | None],
+        requeued: Callable[[Task[Any]], _After | None],
+        ended: Callable[[Task[Any], Any, BaseException | None, str], _After | None],
+    ) -> None:
+        self._manager = manager
+        self.options = options
+        self.began = began
+        self.requeued = requeued
+        self.ended = ended
+        self.waiting: collections.deque[Task[Any]] = collections.deque()
+        self.finished: list[Task[Any]] = []
+        # How long the functions take, in seconds.
+        self._pace: dict[object, float] = {}
+        self.running = 0
+        self.unfinished = 0
+        self.driven = 0
+        # A task has failed, and with on_error="stop" nothing more may start before the queue hears of it.
+        self.halted = False
+        self.closed = False
+        self.decision: Decision | None = None
+
+    def submit(self, task: Task[Any]) -> None:
+        """Add a task to those that wait."""
+        self._manager.submit(self, task)
+
+    def step(self, timeout: float | None, over: Callable[[], bool] = _never) -> list[Task[Any]]:
+        """Drive until something of ours has ended, or `timeout` seconds passed (None: no limit); give what ended.
+
+        Where several threads drive, another one may take it: then this ends when `over()`.
+        """
+        return self._manager.step(self, timeout, over)
+
+    def take_in(self) -> None:
+        """Take in what workers sent, and start nothing."""
+        self._manager.take_in()
+
+    def kill(self, task: Task[Any]) -> bool:
+        """Stop a task or drop it; False if it has ended already."""
+        return self._manager.kill(self, [task], "kill() was called for it") > 0
+
+    def kill_all(self, waiting: bool, why: str) -> None:
+        """Stop what runs and, with `waiting`, drop what waits."""
+        self._manager.kill_all(self, waiting, why)
+
+    def worker_pids(self) -> list[int]:
+        """Give the process ids of the workers, starting ones too."""
+        return self._manager.worker_pids()
+
+    def note_pace(self, task: Task[Any], seconds: float) -> None:
+        """Learn how long a function takes: a slow call counts at once, fast ones little by little."""
+        before = self.pace_of(task) or 0.0
+        self._pace[_pace_key(task)] = seconds if seconds >= before else (before + seconds) / 2
+
+    def pace_of(self, task: Task[Any]) -> float | None:
+        """Give the seconds that a call of this function takes; None if nobody knows."""
+        return self._pace.get(_pace_key(task))
+
+    def waiting_for(self) -> str | None:
+        """Say what keeps tasks waiting, or None."""
+        return self.decision.waiting_for if self.waiting and self.decision is not None else None
+
+    def close(self) -> None:
+        """Drop everything of this queue without a word."""
+        self._manager.forget(self)
+
+    def end(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> _After | None:
+        """Close the books on a task, when the outbox comes to it."""
+        if not self._manager.count_ended(self):
+            return None
+        self.finished.append(task)
+        self.halted = False
+        return self.ended(task, value, error, how)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""Finding out why a call or a result cannot travel, and saying it with a name, a type and a way out."""
+
+from __future__ import annotations
+
+import reprlib
+import traceback
+import types
+from typing import Any, Callable
+
+from .errors import NotPicklable
+
+__all__ = ["call_text", "explain_call", "explain_result", "function_name", "headline", "type_name"]
+
+# How far to look into containers and objects for the part that cannot travel, and at how many parts.
+_DEPTH = 6
+_PARTS = 2000
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
+_CALL_LENGTH = 120
+
+_NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
+# What to do instead, by the full name of the type (or of one of its bases).
+_INSTEAD = {
+    "sqlite3.Connection": "pass the file name and open it inside {func}()",
+    "_io._IOBase": "pass the file name and open it inside {func}()",
+    "socket.socket": "pass the address and connect inside {func}()",
+    "ssl.SSLSocket": "pass the address and connect inside {func}()",
+    "_thread.lock": _NO_LOCK,
+    "_thread.RLock": _NO_LOCK,
+    "threading.Thread": "start the thread inside {func}()",
+    "threading.Event": "tasks share no memory: return the result instead",
+    "threading.Condition": "tasks share no memory: return the result instead",
+    "builtins.generator": "pass a list: list(...)",
+    "builtins.async_generator": "pass a list of its items",
+    "builtins.coroutine": "run it inside {func}() with asyncio.run(...)",
+    "builtins.module": "import it inside {func}()",
+    "builtins.frame": "leave it out",
+    "builtins.traceback": "pass the text, traceback.format_exc()",
+    "dummymp.task.Task": "pass what it returned: task.result()",
+    "subprocess.Popen": "start the program inside {func}()",
+    "multiprocessing.context.Process": "queue another dummymp.run(...) instead",
+}  # fmt: skip
+_INSTEAD_RETURN = {
+    "builtins.generator": "return a list: list(...)",
+    "builtins.async_generator": "return a list of its items",
+    "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
+}
+_OWN_PROCESS = ("sqlite3.Connection", "_io._IOBase", "socket.socket", "ssl.SSLSocket", "subprocess.Popen")
+
+
+def explain_call(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    number: int,
+    error: Exception,
+    dump: Callable[[Any], object],
+) -> NotPicklable:
+    """Find the argument or the captured variable of call `number` that cannot be sent.
+
+    Args:
+        func: The function; its positional and keyword arguments follow.
+        args: See func.
+        kwargs: See func.
+        number: The call number.
+        error: What the pickler said.
+        dump: Serialises a value, or raises.
+    """
+    name = function_name(func)
+    start = f"cannot send task {number}, {name}(...), to a worker: "
+    found = _find_in_arguments(func, args, kwargs, dump) or _find_in_function(func, dump)
+    if found is None:
+        return NotPicklable(start + _first_line(error))
+    where, path, value = found
+    why = "" if _way_out(value, _INSTEAD, name) else f" ({_first_line(error)})"
+    return NotPicklable(start + _sentence(where, path, value, name, _INSTEAD) + why)
+
+
+def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
+    """Say, for the end of a sentence about a task, which part of its result cannot be sent."""
+    path, part = _culprit(value, dump)
+    sentence = _sentence("it", path, part, name, {**_INSTEAD, **_INSTEAD_RETURN}) if part is not value else None
+    if sentence is None:
+        way_out = _way_out(value, {**_INSTEAD, **_INSTEAD_RETURN}, name)
+        sentence = f"it is a {type_name(value)}. " + (way_out or "Return plain data (numbers, lists, dicts, arrays)")
+    return f"its result cannot be sent back: {sentence} ({_first_line(error)})"
+
+
+def call_text(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Put arguments in words, shortened: ``'big.csv', depth=3``."""
+    parts = [_safe_repr(value) for value in args]
+    parts += [f"{key}={_safe_repr(value)}" for key, value in kwargs.items()]
+    text = ", ".join(parts)
+    return text if len(text) <= _CALL_LENGTH else text[: _CALL_LENGTH - 3] + "..."
+
+
+def headline(error: BaseException) -> str:
+    """Give the line that ends a traceback, ``ValueError: bad``, without the notes that may follow it."""
+    summary = traceback.TracebackException(type(error), error, None)
+    summary.__dict__["__notes__"] = None
+    return list(summary.format_exception_only())[-1].strip()
+
+
+def function_name(func: Any) -> str:
+    """Give the name of anything that can be called, as its author would say it."""
+    name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)
+    if isinstance(name, str):
+        return name.replace("<locals>.", "")
+    inner = getattr(func, "func", None)  # functools.partial
+    return function_name(inner) if callable(inner) else type(func).__qualname__
+
+
+def type_name(value: Any) -> str:
+    """Give the type of a value as a reader knows it: ``sqlite3.Connection``, ``list``."""
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _find_in_arguments(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dump: Callable[[Any], object]
+) -> tuple[str, str, Any] | None:
+    named = [*zip(_parameter_names(func, len(args)), args), *((f"'{key}'", value) for key, value in kwargs.items())]
+    for name, value in named:
+        if not _travels(value, dump):
+            return (f"argument {name}", *_culprit(value, dump))
+    return None
+
+
+def _find_in_function(func: Any, dump: Callable[[Any], object]) -> tuple[str, str, Any] | None:
+    """Look at what a function captured: the object of a method, parts of a partial, globals, closure, defaults."""
+    if isinstance(func, types.MethodType) and not _travels(func.__self__, dump):
+        return (f"the object of the method {function_name(func)}", *_culprit(func.__self__, dump))
+    inner = getattr(func, "func", None)
+    if callable(inner) and hasattr(func, "keywords"):
+        return _find_in_arguments(inner, func.args, func.keywords, dump) or _find_in_function(inner, dump)
+    code = getattr(func, "__code__", None)
+    if code is None:
+        return None
+    for kind, name, value in _captured(func, code):
+        if not _travels(value, dump):
+            if isinstance(value, types.FunctionType) and value is not func:
+                deeper = _find_in_function(value, dump)
+                if deeper is not None:
+                    return deeper
+            return (f"the {kind} '{name}', which {function_name(func)} uses,", *_culprit(value, dump))
+    return None
+
+
+def _captured(func: Any, code: types.CodeType) -> list[tuple[str, str, Any]]:
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += constant.co_names
+    found = [("global variable", name, func.__globals__[name]) for name in names if name in func.__globals__]
+    for name, cell in zip(code.co_freevars, func.__closure__ or ()):
+        try:
+            found.append(("outer variable", name, cell.cell_contents))
+        except ValueError:
+            continue
+    positional = code.co_varnames[: code.co_argcount]
+    defaults = [*zip(reversed(positional), reversed(func.__defaults__ or ())), *(func.__kwdefaults__ or {}).items()]
+    return found + [("default value of", name, value) for name, value in defaults]
+
+
+def _parameter_names(func: Any, count: int) -> list[str]:
+    import inspect
+
+    names: list[str] = []
+    try:
+        for parameter in inspect.signature(func).parameters.values():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                names.append(f"'{parameter.name}'")
+    except (TypeError, ValueError):
+        pass
+    return (names + [f"{number}" for number in range(len(names) + 1, count + 1)])[:count]
+
+
+def _travels(value: Any, dump: Callable[[Any], object]) -> bool:
+    try:
+        dump(value)
+    except Exception:
+        return False
+    return True
+
+
+def _culprit(value: Any, dump: Callable[[Any], object]) -> tuple[str, Any]:
+    """Follow the part that cannot travel down into containers and objects: the path to it, and the part."""
+    path = ""
+    for _ in range(_DEPTH):
+        if _way_out(value, _INSTEAD, ""):
+            break  # A lock inside of it would say less.
+        for step, part in _parts(value):
+            if not _travels(part, dump):
+                path += step
+                value = part
+                break
+        else:
+            break
+    return path, value
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"[{_safe_repr(key)}]", part) for key, part in list(value.items())[:_PARTS]]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{number}]", part) for number, part in enumerate(value[:_PARTS])]
+    if isinstance(value, (set, frozenset)):
+        return [("{...}", part) for part in list(value)[:_PARTS]]
+    if isinstance(value, type):
+        return [(f".{name}", part) for name, part in vars(value).items() if not name.startswith("__")]
+    if isinstance(value, (types.FunctionType, types.ModuleType)):
+        return []
+    state = getattr(value, "__dict__", None)
+    return [(f".{name}", part) for name, part in state.items()] if isinstance(state, dict) else []
+
+
+def _sentence(where: str, path: str, value: Any, name: str, table: dict[str, str]) -> str:
+    verb = f"{where} holds a {type_name(value)} at {path}" if path else f"{where} is a {type_name(value)}"
+    way_out = _way_out(value, table, name)
+    reason = ". Such an object only works in the process that opened it" if _is_a(value, _OWN_PROCESS) else ""
+    return f"{verb}{reason}. {way_out or 'Send plain data instead (numbers, text, lists, dicts, arrays)'}"
+
+
+def _way_out(value: Any, table: dict[str, str], name: str) -> str:
+    for base in type(value).__mro__:
+        text = table.get(f"{base.__module__}.{base.__qualname__}")
+        if text is not None:
+            if not text.startswith("{func}"):
+                text = text[0].upper() + text[1:]
+            return text.format(func=name)
+    return ""
+
+
+def _is_a(value: Any, names: tuple[str, ...]) -> bool:
+    return any(f"{base.__module__}.{base.__qualname__}" in names for base in type(value).__mro__)
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        return _short.repr(value)
+    except Exception:
+        return f"<{type_name(value)}>"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Fates of tasks in words: what a failure was, how a worker died, and what may have been the cause."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotPicklable, TaskFailed, TaskTimeout, WorkerDied, WorkerTraceback
+from .memory import memory
+from .oom import oom_kills
+from .pickling import loads
+
+if TYPE_CHECKING:
+    from .handle import WorkerHandle
+    from .task import Task
+
+__all__ = ["Deaths", "timed_out", "unpack_failure"]
+
+# With less than this share of the memory free, a SIGKILL is put down to lack of memory.
+_SCARCE = 0.05
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+
+
+def unpack_failure(task: Task[Any], body: Any) -> tuple[BaseException, str]:
+    """Rebuild the exception of a task, itself or what stands in for it, and say what the log says."""
+    pickled, text, trace, about_task = loads(body)
+    if about_task:
+        text = text.partition(": ")[2].replace("{task}", f"{task.describe()},")
+        return NotPicklable(text), text
+    error: BaseException | None = None
+    if pickled is not None:
+        try:
+            error = loads(pickled)
+        except BaseException:
+            pass  # Its class cannot be found or built here: the stand-in has its text.
+    if error is None:
+        error = TaskFailed(text)
+    error.__cause__ = WorkerTraceback(trace)
+    return error, f"{task.describe()}, failed: {text}\n{trace}"
+
+
+def timed_out(task: Task[Any]) -> TaskTimeout:
+    """Say that a task took too long."""
+    return TaskTimeout(
+        f"{task.describe()}, was stopped after {task.timeout:g} s (its timeout). Other tasks go on. "
+        "More time: dummymp.configure(timeout=...)"
+    )
+
+
+class Deaths:
+    """Says how workers died. It remembers how often the kernel had killed for lack of memory before."""
+
+    def __init__(self) -> None:
+        self._oom_kills = oom_kills()
+
+    def explain(self, handle: WorkerHandle, task: Task[Any], status: int | None, running: int) -> WorkerDied:
+        """Say how the worker died under this task.
+
+        Args:
+            handle: The worker.
+            task: What it ran.
+            status: Its exit code, or minus the number of the signal; None if nobody knows.
+            running: How many tasks ran at the time, for the advice.
+        """
+        name = exitcode = None
+        if status is None:
+            how = "ended (nobody could tell how)"
+        elif status < 0:
+            name = _signal_name(-status)
+            how = f"was killed ({name})"
+        else:
+            exitcode = status
+            how = f"ended itself with exit code {status}"
+        text = f"worker {handle.pid} {how} while it ran {task.describe()}"
+        if name == "SIGKILL":
+            text += self._out_of_memory(running)
+        elif name in _CRASHES:
+            text += ". That is a fault in compiled code (a library that the function uses), not in Python code"
+            text += _last_line(handle.last_words)
+        text += ". Other tasks go on."
+        error = WorkerDied(text, task=task.index, pid=handle.pid, exitcode=exitcode, signal=name)
+        start = handle.last_words.find("Fatal Python error")
+        if start >= 0:
+            error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip())
+        return error
+
+    def _out_of_memory(self, running: int) -> str:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        killed = before is not None and self._oom_kills is not None and self._oom_kills > before
+        free = memory().free
+        if not killed and (free is None or free >= _SCARCE):
+            return ""
+        fewer = max(1, running - 1)
+        return (
+            "; probably the machine was out of memory. "
+            f"Fewer at once may help: dummymp.configure(max_processes={fewer})"
+        )
+
+
+def _last_line(trace: str) -> str:
+    """Find, in what faulthandler wrote, the Python line of the user on which a crash happened."""
+    current = trace.partition("Current thread")[2] or trace
+    own = os.path.dirname(__file__)
+    for path, number, name in re.findall(r'File "(.*)", line (\d+) in (.*)', current):
+        if os.path.dirname(path) != own:
+            return f"; the last Python line was {path}, line {number}, in {name}"
+    return ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""The parent's view of one worker: its connection, what it knows, and what it was given."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import io
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from .output import Lines
+from .transport import (
+    CALL_BACK,
+    FORGET,
+    FUNCTION,
+    SETTINGS,
+    STDERR,
+    STDOUT,
+    STOP,
+    SURROUNDINGS,
+    TASK,
+    TASK_HEAD,
+    U64,
+    Channel,
+)
+
+if TYPE_CHECKING:
+    from .launcher import Started
+    from .surroundings import Settings
+    from .task import Task
+
+__all__ = ["WorkerHandle"]
+
+# What a worker is allowed to remember of functions. Larger: programs with many functions send each of them less often;
+# smaller: a function that carries much data does not stay in the worker.
+KNOWN_FUNCTIONS = 64
+KNOWN_BYTES = 32 << 20
+
+
+class WorkerHandle:
+    """One worker, as the manager sees it.
+
+    Attributes:
+        number: Which worker it is; never used twice in a program.
+        pid: Its process id; None until the server tells.
+        ready: It has said so. Until then it counts as starting.
+        engine: Whose task it runs, if any.
+        assigned: The tasks that it was sent and has not answered, in order; the first is the one that runs.
+        since: When the first of them became the first, by `time.monotonic`.
+        calling_back: It was asked to give back what it has not begun, and has not answered.
+        begun: The task of which it was told last that it begins here.
+        dropped: Those of `assigned` that were killed while they waited there and could not be called back.
+        deadline: When the running task's timeout is over, by `time.monotonic`.
+        stopped: Its task was killed, and it with it. It may still have, in `assigned`, what could not be called back.
+        retiring: It was told to stop.
+        orphan: The server that started it is gone, so nobody will tell how it ends.
+        pidfd: Tells of its end, if it is an orphan and the system can.
+        closing: Its connection is closed, and it was told to end.
+        killed: The server was asked to end it.
+        gone: It has ended, and was buried.
+        early: What it wrote to its standard streams before it was ready, as (stream, text). It is shown when it is up;
+            a worker that never comes up has only its last words told, in the error.
+        last_words: The end of what it wrote to its standard error.
+    """
+
+    def __init__(self, number: int, started: Started, *, method: str, threads: int | None, nice: int) -> None:
+        self.number = number
+        self.name = f"Worker-{number}"
+        self.method = method
+        self.threads = threads
+        self.nice = nice
+        self.channel: Channel = started.channel
+        self.control = started.control
+        self.page = started.page
+        self.pid: int | None = None
+        self.ready = False
+        self.engine: Any = None
+        self.assigned: collections.deque[Task[Any]] = collections.deque()
+        self.answered = 0
+        self.since = 0.0
+        self.calling_back = False
+        self.begun: Task[Any] | None = None
+        self.dropped: set[Task[Any]] = set()
+        self.deadline: float | None = None
+        self.stopped = False
+        self.retiring = False
+        self.orphan = False
+        self.pidfd: io.FileIO | None = None
+        self.closing = False
+        self.killed = False
+        self.gone = False
+        self.early: list[tuple[int, str]] = []
+        self.last_words = ""
+        self._functions: dict[int, int] = {}
+        self._surroundings = 0
+        self._settings: Settings | None = None
+        pipes = ((started.stdout, STDOUT), (started.stderr, STDERR))
+        self.pipes = [_Pipe(fd, stream) for fd, stream in pipes if fd >= 0]
+        self._lines = {STDOUT: Lines(), STDERR: Lines()}
+
+    # --- sending ---
+
+    def post_task(self, task: Task[Any], settings: Settings) -> None:
+        """Queue a task to be sent, and before it what the worker does not know yet."""
+        assert task.frozen is not None
+        if self._settings is not settings:
+            self._settings = settings
+            self.channel.post(SETTINGS, settings.data())
+        function, surroundings = task.frozen.function, task.frozen.surroundings
+        if function.number not in self._functions:
+            self._remember(function.number, len(function.data))
+            self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
+        if surroundings.number != self._surroundings:
+            self._surroundings = surroundings.number
+            self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
+        self.channel.post(
+            TASK, TASK_HEAD.pack(task.index, function.number, surroundings.number), task.frozen.arguments
+        )
+        self.assigned.append(task)
+
+    def bytes_for(self, task: Task[Any]) -> int:
+        """Count what `post_task` would send for a task."""
+        assert task.frozen is not None
+        size, function, surroundings = len(task.frozen.arguments), task.frozen.function, task.frozen.surroundings
+        if function.number not in self._functions:
+            size += len(function.data)
+        if surroundings.number != self._surroundings:
+            size += len(surroundings.data)
+        return size
+
+    def _remember(self, number: int, size: int) -> None:
+        functions = self._functions
+        while functions and (len(functions) >= KNOWN_FUNCTIONS or sum(functions.values()) + size > KNOWN_BYTES):
+            oldest = next(iter(functions))
+            del functions[oldest]
+            self.channel.post(FORGET, U64.pack(oldest))
+        functions[number] = size
+
+    def start_clock(self) -> None:
+        """Count the running task's time from now on, and its timeout once the worker is up."""
+        self.since = time.monotonic()
+        task = self.assigned[0] if self.assigned else None
+        timeout = task.timeout if task is not None else None
+        if task in self.dropped:
+            timeout = 0.0  # It was killed already, but it begins all the same.
+        self.deadline = None if timeout is None or not self.ready or self.stopped else self.since + timeout
+
+    def call_back(self) -> None:
+        """Ask for the tasks that it has not begun; it answers with RETURNED."""
+        self.calling_back = True
+        try:
+            self.control.send(CALL_BACK)
+        except OSError:
+            pass  # It has ended; that tells the same.
+
+    def stop(self) -> None:
+        """Tell it to end when it has done what it was sent."""
+        self.retiring = True
+        self.channel.send(STOP)
+
+    # --- knowing ---
+
+    def had_begun(self) -> bool:
+        """Tell, of a worker that has ended, whether it had begun the first of its assigned tasks."""
+        if self.page is None:
+            return self.ready
+        return self.page.begun > self.answered
+
+    def whole_lines(self, stream: int, text: str) -> str:
+        """Take text that came over the connection; give what is whole by now."""
+        return self._lines[stream].add(text)
+
+    def unfinished_lines(self, *, of_pipes: bool = True) -> list[tuple[int, str]]:
+        """Give the begun lines of both streams, because nothing more will be added to them."""
+        rests = [(stream, lines.rest()) for stream, lines in self._lines.items()]
+        if of_pipes:
+            rests += [(pipe.stream, pipe.lines.rest()) for pipe in self.pipes]
+        return [(stream, rest) for stream, rest in rests if rest]
+
+    def read_pipes(self, *, to_the_end: bool = False) -> list[tuple[int, str]]:
+        """Give the whole lines that came through the file descriptors 1 and 2: (stream, text)."""
+        found = []
+        for pipe in self.pipes:
+            text = pipe.read(to_the_end)
+            if text:
+                found.append((pipe.stream, text))
+                if pipe.stream == STDERR:
+                    self.last_words = (self.last_words + text)[-4000:]
+        return found
+
+    def close(self) -> None:
+        """Close all that connects us."""
+        self.gone = True
+        self.channel.close()
+        self.control.close()
+        for pipe in self.pipes:
+            pipe.close()
+        if self.pidfd is not None:
+            self.pidfd.close()
+        if self.page is not None:
+            self.page.close()
+
+
+class _Pipe:
+    """Reads what a worker, or a program that it started, wrote to a file descriptor."""
+
+    def __init__(self, fd: int, stream: int) -> None:
+        self.fd = fd
+        self.stream = stream
+        self.open = True
+        self.lines = Lines()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def read(self, to_the_end: bool) -> str:
+        """Give the whole lines that are there; at the end of a worker as many as it left, at most 64 MB."""
+        whole = ""
+        for _ in range(1024 if to_the_end else 4):
+            try:
+                data = os.read(self.fd, 1 << 16) if self.open else b""
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.open = False
+                break
+            whole += self.lines.add(self._decoder.decode(data))
+        return whole
+
+    def close(self) -> None:
+        os.close(self.fd)

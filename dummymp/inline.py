@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""An engine without processes: tasks run here, one after another.
+
+For a debugger, for most tests, and for dummymp inside a task. A task sees what it would see in a worker: its frozen
+arguments, the working directory and the environment of its `run` call, its seed. What cannot be had here: a timeout
+and `kill` do not stop a task that runs.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import nesting
+from .errors import NotPicklable, TaskKilled
+from .explain import headline
+from .pickling import loads
+from .seeds import reseed
+
+if TYPE_CHECKING:
+    from .task import Task
+
+__all__ = ["InlineEngine"]
+
+logger = logging.getLogger("dummymp")
+
+_After = Callable[[], object]
+
+
+class InlineEngine:
+    """Runs the tasks of one queue in this process. Arguments: as `ProcessEngine`'s of the same name."""
+
+    def __init__(
+        self,
+        *,
+        began: Callable[[Task[Any]], _After | None],
+        requeued: Callable[[Task[Any]], _After | None],
+        ended: Callable[[Task[Any], Any, BaseException | None, str], _After | None],
+    ) -> None:
+        self._began = began
+        self._requeued = requeued
+        self._ended = ended
+        self.waiting: collections.deque[Task[Any]] = collections.deque()
+        self.running = 0
+        self._lock = threading.RLock()
+
+    @property
+    def unfinished(self) -> int:
+        """Count the tasks that have not ended."""
+        return len(self.waiting) + self.running
+
+    def submit(self, task: Task[Any]) -> None:
+        """Add a task to those that wait."""
+        self.waiting.append(task)
+
+    def step(self, timeout: float | None, over: Callable[[], bool] = bool) -> list[Task[Any]]:
+        """Run one task to its end; give it. The arguments are there for likeness."""
+        # Another thread that drives this queue waits here for its turn.
+        with self._lock:
+            if over() or not self.waiting:
+                if self.running and not over():
+                    raise RuntimeError("process_until_done() cannot wait for the task that called it")
+                return []
+            task = self.waiting.popleft()
+            try:
+                _call(self._run(task))
+            except BaseException:
+                # Ctrl-C, in the task or in a callback: a task that has no end goes on waiting.
+                if not task.done():
+                    self._requeued(task)
+                    self.waiting.appendleft(task)
+                raise
+            return [task] if task.done() else []
+
+    def _run(self, task: Task[Any]) -> _After | None:
+        self.running += 1
+        try:
+            task.state = "running"
+            task.attempts += 1
+            task._pid = os.getpid()
+            _call(self._began(task))
+            value, error = self._outcome(task)
+        finally:
+            self.running -= 1
+        if error is not None and task.attempts <= task.retries:
+            self._requeued(task)
+            self.waiting.append(task)
+            return None
+        return self._ended(task, value, error, "" if error is None else _story(task, error))
+
+    def _outcome(self, task: Task[Any]) -> tuple[Any, BaseException | None]:
+        began = time.perf_counter()
+        value, error = None, None
+        try:
+            task.freeze_live()
+            assert task.frozen is not None
+            with _Surroundings(task):
+                func = loads(task.frozen.function.data)
+                args, kwargs = loads(task.frozen.arguments) if task.frozen.arguments else ((), {})
+                began = time.perf_counter()
+                with nesting.task_runs_here():
+                    value = func(*args, **kwargs)
+        except KeyboardInterrupt:
+            task.attempts -= 1
+            raise
+        except BaseException as problem:
+            error = problem
+        task.seconds = time.perf_counter() - began
+        return value, error
+
+    def take_in(self) -> None:
+        """Do nothing: there is nobody else who could send something."""
+
+    def kill(self, task: Task[Any]) -> bool:
+        """Drop a task that waits; False if it does not."""
+        if task not in self.waiting:
+            return False
+        self.waiting.remove(task)
+        self._drop(task, "kill() was called for it")
+        return True
+
+    def kill_all(self, waiting: bool, why: str) -> None:
+        """Drop what waits; a task that runs here cannot be stopped."""
+        count = 0
+        while waiting and self.waiting:
+            self._drop(self.waiting.popleft(), why, tell=False)
+            count += 1
+        if count:
+            logger.warning("%d waiting tasks were dropped, because %s.", count, why)
+
+    def _drop(self, task: Task[Any], why: str, *, tell: bool = True) -> None:
+        how = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
+        _call(self._ended(task, None, TaskKilled(how), how if tell else ""))
+
+    def worker_pids(self) -> list[int]:
+        """Give the pids of the workers: none."""
+        return []
+
+    def waiting_for(self) -> str | None:
+        """Say what keeps tasks waiting."""
+        return None
+
+    def close(self) -> None:
+        """Drop everything without a word."""
+        self.waiting.clear()
+
+
+class _Surroundings:
+    """Puts a task into its working directory, its environment and its seed, and everything back afterwards."""
+
+    def __init__(self, task: Task[Any]) -> None:
+        assert task.frozen is not None
+        self._seed = task.frozen.surroundings.seed
+        self._cwd, self._variables = task.frozen.surroundings.cwd, task.frozen.surroundings.environ
+        self._task = task.index
+        self._before: tuple[str | None, dict[Any, Any]] = (None, {})
+        self._random: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        from .surroundings import apply_surroundings, current
+
+        self._before = current()
+        apply_surroundings(self._cwd, self._variables)
+        if self._seed is not None:
+            for name, get, put in (("random", "getstate", "setstate"), ("numpy.random", "get_state", "set_state")):
+                module = sys.modules.get(name)
+                if module is not None:
+                    self._random.append((module, put, getattr(module, get)()))
+            reseed(self._seed, self._task)
+
+    def __exit__(self, *exc: object) -> None:
+        from .surroundings import apply_surroundings
+
+        apply_surroundings(*self._before)
+        if self._seed is not None:
+            reseed(None, 0, loaded=False)
+        for module, put, state in self._random:
+            getattr(module, put)(state)
+
+
+def _story(task: Task[Any], error: BaseException) -> str:
+    if isinstance(error, NotPicklable):
+        return str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    return f"{task.describe()}, failed: {headline(error)}\n{''.join(lines).rstrip()}"
+
+
+def _call(after: _After | None) -> None:
+    if after is not None:
+        after()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Ctrl-C at the right moment.
+
+A KeyboardInterrupt may fall between any two steps of a program. While the queue is driven from the main thread, it is
+held back for the microseconds in which messages are taken in and counted, so that nothing is ever half done, and let
+through everywhere else: while waiting, and in the user's own callbacks. Handlers of the user (notebooks, asyncio) are
+called as they would have been, only that much later.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+try:
+    # What `signal` wraps. It makes enumerations of all that goes in and out, which takes ten times as long.
+    from _signal import getsignal  # type: ignore[import-not-found]
+    from _signal import signal as set_handler
+except ImportError:
+    from signal import getsignal
+    from signal import signal as set_handler
+
+__all__ = ["deferrable", "held", "own_code"]
+
+_main_thread: int | None = None
+
+
+class _Deferrable:
+    """A block in which Ctrl-C can be held back: ``with deferrable:``. Blocks nest."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.holding = 0
+        self._pending: Any = None
+        self._previous: Any = None
+
+    def __enter__(self) -> None:
+        if threading.get_ident() != _main_thread:
+            return
+        self.install()
+        self.depth += 1
+
+    def install(self) -> None:
+        """Set our handler, unless it is there: a Ctrl-C between two steps of ours may have left it; no harm done."""
+        previous = getsignal(signal.SIGINT)
+        if previous != self._handle:
+            # SIG_IGN, SIG_DFL and handlers made in C are not ours to delay.
+            self._previous = previous if callable(previous) else None
+            if self._previous is not None:
+                set_handler(signal.SIGINT, self._handle)
+
+    def __exit__(self, *exc: object) -> None:
+        if threading.get_ident() != _main_thread:
+            return
+        self.depth -= 1
+        if self.depth == 0 and self._previous is not None:
+            self.holding += 1
+            try:
+                if getsignal(signal.SIGINT) == self._handle:  # Unless a callback of the user set another.
+                    set_handler(signal.SIGINT, self._previous)
+            finally:
+                self.holding -= 1
+            self.let_through()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.holding:
+            self._pending = frame
+        else:
+            self._previous(number, frame)
+
+    def let_through(self) -> None:
+        if self._pending is not None and not self.holding:
+            frame, self._pending = self._pending, None
+            self._previous(signal.SIGINT, frame)
+
+
+class _Held:
+    """A block that Ctrl-C does not fall into: ``with held:``. It raises at the end of the block instead."""
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == _main_thread:
+            if not deferrable.depth:
+                deferrable.install()
+            deferrable.depth += 1
+            deferrable.holding += 1
+
+    def __exit__(self, *exc: object) -> None:
+        if threading.get_ident() == _main_thread:
+            deferrable.holding -= 1
+            deferrable.__exit__()
+            deferrable.let_through()
+
+
+class _OwnCode:
+    """Tells whether what is delivered has come to code of the user: then Ctrl-C there is the user's own affair.
+
+    Until then it was not delivered, and is when the queue is driven again. Whoever delivers is alone at it.
+    """
+
+    reached = False
+
+
+def _find_main_thread() -> None:
+    global _main_thread
+    _main_thread = threading.main_thread().ident
+
+
+_find_main_thread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_find_main_thread)
+deferrable = _Deferrable()
+held = _Held()
+own_code = _OwnCode()

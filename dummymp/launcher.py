@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: MIT
+"""Starting worker processes: the parent's side of the server, and the way without one (Windows).
+
+A launcher starts workers without waiting for them. What happened to them comes later, as `Notice`s.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any, NamedTuple
+
+from . import forkserver
+from .page import Page
+from .transport import Channel, PipeChannel
+
+__all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
+
+# How long the end of everything may take. DESIGN: at exit all is gone within 2 s.
+QUIT_GRACE = 0.5
+QUIT_LIMIT = 1.8
+
+
+class Notice(NamedTuple):
+    """What became of a worker: `what` is forkserver.STARTED, ENDED or FAILED, `value` as described there."""
+
+    what: int
+    number: int
+    value: int
+
+
+class Started(NamedTuple):
+    """The parent's ends of a worker that is being started. `stdout`, `stderr`: descriptors to read, or -1."""
+
+    channel: Channel
+    control: Any
+    stdout: int
+    stderr: int
+    page: Page | None
+
+
+class Launcher:
+    """Starts workers through the server process of `forkserver`, which it starts when the first one is wanted."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._pid = 0
+        self._log = -1
+        self._data = b""
+        self.said = ""
+
+    def fileno(self) -> int:
+        """Give the descriptor that is readable when `notices` has something new; -1 while there is no server."""
+        return self._connection.fileno() if self._connection is not None else -1
+
+    @property
+    def pids(self) -> list[int]:
+        """Give the pid of the server, if there is one."""
+        return [self._pid] if self._pid else []
+
+    def sentinels(self) -> list[int]:
+        """Give the handles that become ready when a worker ends: none, the server tells."""
+        return []
+
+    def start(self, number: int, *, method: str, nice: int) -> Started:
+        """Ask for a worker; `method` is "forkserver" or "spawn", `nice` is added to our own niceness.
+
+        Raises:
+            OSError: No descriptors, no processes, or no memory are left.
+        """
+        import socket
+
+        if self._connection is None:
+            self._start_server()
+        theirs: list[Any] = []
+        ours: list[Any] = []
+        try:
+            for _ in range(2):
+                mine, other = socket.socketpair()
+                ours.append(mine)
+                theirs.append(other)
+            readers = []
+            for _ in range(2):
+                reader, writer = os.pipe()
+                ours.append(_Fd(reader))
+                theirs.append(_Fd(writer))
+                os.set_blocking(reader, False)
+                readers.append(reader)
+            theirs.append(_Fd(Page.create()))
+            page = Page(theirs[-1].fileno())
+            what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
+            request = forkserver.REQUEST.pack(what, number, nice)
+            socket.send_fds(self._connection, [request], [end.fileno() for end in theirs])
+        except OSError:
+            for end in ours:
+                end.close()
+            raise
+        finally:
+            for end in theirs:
+                end.close()
+        return Started(Channel(ours[0]), ours[1], readers[0], readers[1], page)
+
+    def _start_server(self) -> None:
+        import socket
+        import subprocess
+
+        if getattr(sys, "frozen", False):
+            raise OSError(
+                "this is a frozen program (PyInstaller or the like), which has no Python to start workers with. "
+                "Use dummymp.configure(engine='inline')"
+            )
+        if not sys.executable:
+            raise OSError("this Python does not know its own program file (sys.executable is empty)")
+        ours, theirs = socket.socketpair()
+        log_reader, log_writer = os.pipe()
+        os.set_blocking(log_reader, False)
+        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = forkserver.command("forkserver", f"3, {os.getpid()}", _import_path(), flags)
+        null = os.open(os.devnull, os.O_RDWR)
+        # First out of the way of their future numbers, then onto them.
+        high = [_duplicate_high(fd) for fd in (null, log_writer, theirs.fileno())]
+        sources = (high[0], high[1], high[1], high[2])  # stdin, stdout, stderr, and 3: the socket
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources)]
+        try:
+            # An own process group from the first moment: Ctrl-C at the terminal must not reach it while it starts.
+            self._pid = os.posix_spawn(
+                sys.executable,
+                command,
+                os.environ,
+                file_actions=actions,
+                setpgroup=0,
+                # What this thread ignores or blocks is not passed on: the server must hear of the ends of workers.
+                setsigdef=[signal.SIGCHLD],
+                setsigmask=[],
+            )
+        except OSError:
+            ours.close()
+            os.close(log_reader)
+            raise
+        finally:
+            for fd in (null, log_writer, *high):
+                os.close(fd)
+            theirs.close()
+        self._connection = ours
+        self._log = log_reader
+        self._data = b""
+
+    def notices(self) -> list[Notice] | None:
+        """Give what the server has told since, without waiting. None: it is gone; the next start makes a new one."""
+        import socket
+
+        if self._connection is None:
+            return None
+        try:
+            data = self._connection.recv(1 << 16, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self._bury_server()
+            return None
+        self._data += data
+        size = forkserver.REPLY.size
+        count = len(self._data) // size
+        found = [Notice(*forkserver.REPLY.unpack_from(self._data, index * size)) for index in range(count)]
+        self._data = self._data[count * size :]
+        return found
+
+    def kill(self, number: int, *, grace: float) -> bool:
+        """End a worker and all that it started: SIGTERM, and SIGKILL after `grace` seconds (0: SIGKILL at once).
+
+        Returns:
+            False if there is no server that could do it.
+        """
+        return self._request(forkserver.KILL, number, int(grace * 1000))
+
+    def _request(self, what: int, number: int, argument: int) -> bool:
+        if self._connection is None:
+            return False
+        try:
+            self._connection.sendall(forkserver.REQUEST.pack(what, number, argument))
+        except OSError:
+            return False  # The server is gone; `notices` finds out.
+        return True
+
+    def close(self) -> None:
+        """End the server and all that is below it; at most `QUIT_LIMIT` seconds."""
+        if self._connection is None:
+            return
+        import select
+
+        self._request(forkserver.QUIT, 0, int(QUIT_GRACE * 1000))
+        deadline = time.monotonic() + QUIT_LIMIT
+        while self.notices() is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                os.kill(self._pid, signal.SIGKILL)
+                left = 0.1
+            if hasattr(select, "poll"):
+                poll = select.poll()
+                poll.register(self._connection, select.POLLIN)
+                poll.poll(max(0.0, left) * 1000)
+            else:
+                select.select([self._connection], [], [], max(0.0, left))
+
+    def _bury_server(self) -> None:
+        """Take note that the server has ended, and of what it said last."""
+        self._connection.close()
+        self._connection = None
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # Reaped by other code of this program, or SIGCHLD is ignored.
+        self._pid = 0
+        try:
+            self.said = os.read(self._log, 1 << 16).decode("utf-8", "replace")
+        except OSError:
+            self.said = ""
+        os.close(self._log)
+
+    def abandon(self) -> None:
+        """Let go of the server without ending it: we are a copy of its parent, made by os.fork()."""
+        if self._connection is not None:
+            self._connection.close()
+            os.close(self._log)
+            self._connection = None
+            self._pid = 0
+
+
+class _Fd:
+    """A bare file descriptor with the two methods of a socket that `Launcher.start` needs."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _duplicate_high(fd: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _import_path() -> str:
+    """Give sys.path for the server: what we need may stand in a folder that only the parent knows."""
+    return os.pathsep.join(entry for entry in sys.path if entry and os.pathsep not in entry)
+
+
+class WindowsLauncher:
+    """Starts workers with multiprocessing's spawn, where there are no socket pairs and no fork."""
+
+    def __init__(self) -> None:
+        self._alive: dict[int, Any] = {}
+        self._new: list[Notice] = []
+        self.said = ""
+
+    def fileno(self) -> int:
+        return -1
+
+    @property
+    def pids(self) -> list[int]:
+        return []
+
+    def sentinels(self) -> list[int]:
+        """Give the handles that become ready when a worker ends."""
+        return [process.sentinel for process in self._alive.values()]
+
+    def start(self, number: int, *, method: str, nice: int) -> Started:
+        import multiprocessing
+        import types
+
+        from . import worker
+
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        control, their_control = context.Pipe()
+        process = context.Process(target=worker.main_spawned, args=(theirs, their_control, number, nice), daemon=False)
+        # multiprocessing would run the user's script again in the worker, unless it finds none.
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
+        theirs.close()
+        their_control.close()
+        self._alive[number] = process
+        self._new.append(Notice(forkserver.STARTED, number, process.pid or 0))
+        return Started(PipeChannel(ours), control, -1, -1, None)
+
+    def notices(self) -> list[Notice] | None:
+        found, self._new = self._new, []
+        for number, process in list(self._alive.items()):
+            if process.exitcode is not None:
+                del self._alive[number]
+                found.append(Notice(forkserver.ENDED, number, process.exitcode))
+        return found
+
+    def kill(self, number: int, *, grace: float) -> bool:
+        from . import processes
+
+        process = self._alive.get(number)
+        if process is not None:
+            everyone = processes.table()
+            processes.end({process.pid} | processes.descendants(process.pid, everyone))
+        return True
+
+    def close(self) -> None:
+        for number in list(self._alive):
+            self.kill(number, grace=0)
+        deadline = time.monotonic() + QUIT_LIMIT
+        for process in self._alive.values():
+            process.join(max(0.0, deadline - time.monotonic()))
+        self._alive.clear()
+
+    def abandon(self) -> None:
+        self._alive.clear()
+
+
+def make_launcher() -> Launcher | WindowsLauncher:
+    """Give the launcher of this platform."""
+    return WindowsLauncher() if sys.platform == "win32" else Launcher()

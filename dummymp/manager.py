@@ -1,0 +1,767 @@
+# SPDX-License-Identifier: MIT
+"""The task manager: how many workers may run now, which task goes to which of them, and what comes back.
+
+    TaskQueue --submit--> ProcessEngine.waiting          one engine a queue, one manager a program
+                               |
+              budget.decide ---+  readings of the CPUs, memory, priority, cap
+                               v
+                          _feed: an idle worker, or a new one (pool.py -> launcher.py -> forkserver.py)
+                               |
+                               |  FUNCTION, SURROUNDINGS, SETTINGS, TASK        one private connection a worker
+                               v
+                          worker.py  runs it
+                               |
+                               |  TEXT, RECORD, RESULT or FAILURE
+                               v
+                          _take: notes what it means, in order, in the outbox
+                               |
+                               v
+                          deliver: shows text and logs, sets the fate of the task, calls the callbacks
+
+Everything sleeps in one selector: the connections, the pipes, and the server, which tells how each worker ended.
+Who drives (`step`) takes in for all; with several threads driving, one of them sleeps in the selector and the others
+wait until it has taken something in. Ctrl-C may come while it sleeps and while code of the user runs, nowhere else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import functools
+import logging
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Callable
+
+from .budget import Budget
+from .errors import NotPicklable, TaskKilled
+from .fate import Deaths, timed_out, unpack_failure
+from .handle import WorkerHandle
+from .interrupts import held, own_code
+from .output import Screen, handle_record
+from .pickling import loads
+from .pool import Pool
+from .surroundings import Settings
+from .transport import ENDED_HEAD, FAILURE, NOTE, READY, RECORD, RESULT, RETURNED, TEXT, TEXT_HEAD, U64
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .engine import ProcessEngine
+    from .options import Options
+    from .policy import Preset
+    from .task import Task
+
+__all__ = ["Manager", "end_unused_workers", "the_manager"]
+
+logger = logging.getLogger("dummymp")
+
+# A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
+# shorter: a stubborn one is in the way for less time.
+KILL_GRACE = 0.5
+
+# Short tasks are sent ahead, so many seconds' worth to each worker. Longer: more of them may have to be called back
+# from behind a slow one; shorter: workers wait for the parent, which costs a wake-up of 50 to 300 microseconds.
+AHEAD_SECONDS = 0.002
+# What a worker needs for a task besides the function itself.
+TASK_OVERHEAD = 1e-5
+# What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
+AHEAD_BYTES = 1 << 16
+# What waits behind a task that runs for longer than this is called back.
+CALL_BACK_AFTER = 0.005
+# A worker answers a call back at once, unless C code keeps its other thread from running.
+CALL_BACK_LIMIT = 0.05
+
+# What an outbox entry does is done while Ctrl-C is held back; what it returns, code of the user, is called after that.
+_After = Callable[[], object]
+_Entry = tuple[Callable[..., "_After | None"], tuple[Any, ...]]
+
+
+class Manager:
+    """Drives the tasks of all queues of the program."""
+
+    def __init__(self) -> None:
+        # Those with tasks that have not ended. A queue that is done is not held here, so it can be garbage.
+        self.engines: list[ProcessEngine] = []
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # The thread that sleeps in the selector. Ctrl-C at a bad moment may leave its mark behind; `step` wipes it off.
+        self._asleep: int | None = None
+        self._drivers = 0
+        self._delivery = threading.RLock()
+        self._outbox: collections.deque[_Entry] = collections.deque()
+        # What is to be called next of the user's own code, and whether somebody is at it.
+        self._afters: collections.deque[_After] = collections.deque()
+        self._delivering = False
+        self._screen = Screen()
+        self._notes: set[str] = set()
+        self._pool = Pool(self._readable)
+        self._budget = Budget(self._pool.own_pids)
+        self._deaths = Deaths()
+        self._settings = Settings()
+        self._running = 0
+        atexit.register(self.close)
+
+    # --- driving ---
+
+    def submit(self, engine: ProcessEngine, task: Task[Any]) -> None:
+        with held, self._lock:
+            if engine.closed:
+                return  # Another thread called reset() just now.
+            if engine not in self.engines:
+                self.engines.append(engine)
+            engine.unfinished += 1
+            engine.waiting.append(task)
+            self._budget.baseline()
+            if self._asleep:
+                self._pool.selector.wake()
+
+    def count_ended(self, engine: ProcessEngine) -> bool:
+        """Count a task of a queue as ended; False if the queue was closed."""
+        with self._lock:
+            if engine.closed:
+                return False
+            engine.unfinished -= 1
+            if not engine.unfinished:
+                self.engines.remove(engine)
+            return True
+
+    def step(self, engine: ProcessEngine, timeout: float | None, over: Callable[[], bool]) -> list[Task[Any]]:
+        until = None if timeout is None else time.monotonic() + timeout
+        driving = False
+        try:
+            with held, self._lock:
+                driving = True
+                if self._asleep == threading.get_ident():
+                    self._asleep = None
+                engine.driven += 1
+                self._drivers += 1
+                self._refresh_settings()
+                self._pool.try_again()
+            while True:
+                with held, self._lock:
+                    self._turn()
+                self.deliver()
+                with held, self._lock:
+                    finished, engine.finished = engine.finished, []
+                    failure, self._pool.failure = self._pool.failure, None
+                if failure is not None:
+                    raise failure
+                if finished or not engine.unfinished or (until is not None and time.monotonic() >= until):
+                    return finished
+                if not self._sleep(engine, until, over):
+                    return []
+        finally:
+            if driving:
+                with held, self._lock:
+                    engine.driven -= 1
+                    self._drivers -= 1
+
+    def take_in(self) -> None:
+        """Take in what workers sent, and start nothing."""
+        with held, self._lock:
+            self._look()
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Work off the outbox: what was printed and logged, which tasks began and ended, in the order it happened."""
+        with self._delivery:
+            if self._delivering:
+                # A callback of the user has called us: its kill() has to be known when it returns, but what that says
+                # comes after the callback, so that callbacks that kill do not pile up.
+                with held:
+                    self._work_off(everything=True)
+                return
+            try:
+                self._delivering = True
+                while True:
+                    with held:
+                        self._work_off()
+                    if not self._afters:
+                        return
+                    self._call_next()
+            finally:
+                self._delivering = False
+
+    def _call_next(self) -> None:
+        """Call code of the user; again later, if Ctrl-C came before that was reached."""
+        over, own_code.reached = True, False
+        try:
+            self._afters[0]()
+        except KeyboardInterrupt:
+            over = own_code.reached
+            raise
+        finally:
+            if over:
+                self._afters.popleft()
+
+    def _work_off(self, *, everything: bool = False) -> None:
+        """Work off the outbox, as far as the first entry that calls code of the user; note that call."""
+        while self._outbox and (everything or not self._afters):
+            what, args = self._outbox.popleft()
+            after = what(*args)
+            if after is not None:
+                self._afters.append(after)
+        if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
+            self._tell_others()
+
+    def _sleep(self, engine: ProcessEngine, until: float | None, over: Callable[[], bool]) -> bool:
+        """Wait until there is something to take in, or something is due; False if `over()`, which others may bring."""
+        me = threading.get_ident()
+        try:
+            with self._lock:
+                if over():
+                    return False
+                if engine.finished or self._outbox:
+                    return True
+                patience = self._patience(until)
+                if self._asleep:
+                    self._changed.wait(patience)
+                    return True
+                self._asleep = me
+            self._pool.selector.wait(patience)
+        finally:
+            with held, self._lock:
+                if self._asleep == me:
+                    self._asleep = None
+                    self._changed.notify_all()
+        return True
+
+    def _tell_others(self) -> None:
+        """Wake the threads that also drive: a task may have ended, perhaps the one they wait for."""
+        with self._lock:
+            self._changed.notify_all()
+            if self._asleep:
+                self._pool.selector.wake()
+
+    def _patience(self, until: float | None) -> float | None:
+        """Say how long to sleep: until the caller's own time, the next timeout of a task, or the next reading."""
+        times = [] if until is None else [until]
+        for handle in self._pool.handles.values():
+            if handle.deadline is not None:
+                times.append(handle.deadline)
+            if self._is_stuck(handle):
+                times.append(handle.since + CALL_BACK_AFTER)
+        now = time.monotonic()
+        for engine in self.engines:
+            if engine.driven and engine.waiting:
+                preset = engine.options().priority
+                if preset.threshold is not None or preset.min_free_memory:
+                    times.append(now + preset.window)
+        return max(0.0, min(times) - now) if times else None
+
+    def _refresh_settings(self) -> None:
+        settings = Settings()
+        if settings != self._settings:
+            self._settings = settings
+
+    def _turn(self) -> None:
+        self._look()
+        self._feed()
+
+    def _look(self) -> None:
+        for callback in self._pool.selector.wait(0):
+            callback()
+        for handle, status in self._pool.ended():
+            self._bury(handle, status)
+        self._check_times()
+
+    def _post(self, what: Callable[..., _After | None], *args: Any) -> None:
+        self._outbox.append((what, args))
+
+    # --- what comes in ---
+
+    def _readable(self, handle: WorkerHandle) -> None:
+        if handle.gone:
+            return
+        self._take_in(handle, handle.channel.receive())
+        if not handle.channel.closed:
+            self._pool.flush(handle)
+        elif not handle.closing:
+            # Mostly it has ended, and the server will say how; but a task may have closed the connection.
+            handle.closing = True
+            self._pool.selector.remove(handle.channel)
+            if handle.assigned or not handle.retiring or handle.orphan:  # Otherwise it is just leaving, in good order.
+                self._pool.end(handle, grace=KILL_GRACE if handle.retiring else 0.0)
+            if handle.orphan:
+                self._bury(handle, None)
+
+    def _take_in(self, handle: WorkerHandle, messages: Iterable[tuple[int, Any]], *, to_the_end: bool = False) -> None:
+        messages = list(messages)
+        # What C code wrote before the worker sent these is in the pipes by now.
+        self._show_pipes(handle, to_the_end=to_the_end)
+        for kind, message in messages:
+            self._take(handle, kind, message)
+
+    def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
+        if kind in (RESULT, FAILURE):
+            self._take_answer(handle, kind, message)
+        elif kind == TEXT:
+            number, stream = TEXT_HEAD.unpack_from(message)
+            text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
+            if text:
+                self._post(self._show, stream, text, (handle.number, number))
+        elif kind == RECORD:
+            number = U64.unpack_from(message)[0]
+            prefix = handle.engine.options().log_prefix if handle.engine is not None else "[PID {pid}] "
+            self._post(functools.partial, handle_record, memoryview(message)[U64.size :], number, prefix)
+        elif kind == READY:
+            self._pool.ready(handle, U64.unpack(message)[0])
+            for stream, text in handle.early:
+                self._post(self._show, stream, text, (handle.number, -1))
+            handle.early.clear()
+        elif kind == RETURNED:
+            self._take_returned(handle, message)
+        elif kind == NOTE:
+            text = bytes(message).decode()
+            if text not in self._notes:
+                self._notes.add(text)
+                self._post(_log, logging.WARNING, text)
+
+    def _take_answer(self, handle: WorkerHandle, kind: int, message: Any) -> None:
+        number, seconds = ENDED_HEAD.unpack_from(message)
+        if not handle.assigned or handle.assigned[0].index != number:
+            return  # A task that was killed while its answer was on the way.
+        if handle.begun is not handle.assigned[0]:
+            self._begin(handle)
+        task, engine = handle.assigned.popleft(), handle.engine
+        handle.answered += 1
+        if task in handle.dropped:
+            self._next(handle)
+            return
+        task.seconds = seconds
+        engine.note_pace(task, seconds)
+        self._pool.proved()
+        # What was written to a pipe may be of the next task already: its lines are not to be cut.
+        self._show_unfinished(handle, of_pipes=not handle.assigned)
+        body = memoryview(message)[ENDED_HEAD.size :]
+        if kind == FAILURE:
+            self._failed(engine, task, *unpack_failure(task, body))
+        else:
+            try:
+                value = loads(body)
+            except BaseException as error:
+                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
+                self._failed(engine, task, error, how)
+            else:
+                self._post(engine.end, task, value, None, "")
+        self._next(handle)
+
+    def _take_returned(self, handle: WorkerHandle, message: Any) -> None:
+        """Queue again, in front, what a worker gave back."""
+        handle.calling_back = False
+        numbers = {number for (number,) in U64.iter_unpack(message)}
+        tasks = [task for task in handle.assigned if task.index in numbers]
+        if not tasks:
+            handle.since = time.monotonic()  # They were just being read there. It is asked again, but not at once.
+            return
+        if handle.assigned[0] is tasks[0]:
+            self._had_not_begun(handle)
+        handle.assigned = collections.deque(task for task in handle.assigned if task.index not in numbers)
+        self._queue_again(handle, tasks)
+        if not handle.assigned:
+            self._release(handle)
+
+    def _queue_again(self, handle: WorkerHandle, tasks: Iterable[Task[Any]]) -> None:
+        again = [task for task in tasks if task not in handle.dropped]
+        handle.engine.waiting.extendleft(reversed(again))
+
+    def _next(self, handle: WorkerHandle) -> None:
+        """Go on to the next task that a worker was sent, or release it."""
+        if handle.assigned:
+            self._begin(handle)
+        else:
+            self._release(handle)
+
+    def _begin(self, handle: WorkerHandle) -> None:
+        """Take note that a worker begins the first of its tasks."""
+        task = handle.begun = handle.assigned[0]
+        handle.start_clock()
+        if task in handle.dropped:
+            return  # Its end has been told.
+        task.state = "running"
+        task.attempts += 1
+        task._pid = handle.pid or functools.partial(self._pid_of, handle)
+        self._post(handle.engine.began, task)
+
+    def _had_not_begun(self, handle: WorkerHandle) -> None:
+        """Take back that a worker begins the first of its tasks."""
+        task = handle.assigned[0]
+        if handle.begun is task and task not in handle.dropped:
+            task.attempts -= 1
+            self._post(handle.engine.requeued, task)
+        handle.begun = None
+
+    def _release(self, handle: WorkerHandle) -> None:
+        """Make a worker that has answered available, or let it go if it has served long enough."""
+        engine, handle.engine, handle.deadline = handle.engine, None, None
+        handle.begun = None
+        handle.dropped.clear()
+        if handle.stopped:
+            return
+        self._count_running(engine, -1)
+        limit = engine.options().tasks_per_worker
+        if limit is not None and handle.answered >= limit:
+            self._pool.retire(handle)
+        elif not handle.retiring:
+            self._pool.idle.append(handle)
+
+    def _failed(self, engine: ProcessEngine, task: Task[Any], error: BaseException, how: str) -> None:
+        """Note the failure of an attempt: the task waits for its next one, or has ended."""
+        if task.attempts <= task.retries and not isinstance(error, TaskKilled):
+            again = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
+            self._post(_log, logging.WARNING, again)
+            self._post(engine.requeued, task)
+            engine.waiting.append(task)
+        else:
+            engine.halted = engine.halted or engine.options().on_error == "stop"
+            self._post(engine.end, task, None, error, how)
+
+    def _count_running(self, engine: ProcessEngine, difference: int) -> None:
+        self._running += difference
+        engine.running += difference
+
+    # --- text ---
+
+    def _show(self, stream: int, text: str, owner: object) -> _After:
+        return functools.partial(self._screen.show, stream, text, owner)
+
+    def _show_pipes(self, handle: WorkerHandle, *, to_the_end: bool = False) -> None:
+        texts = handle.read_pipes(to_the_end=to_the_end)
+        if handle.ready:
+            for stream, text in texts:
+                self._post(self._show, stream, text, (handle.number, -1))
+        else:
+            handle.early += texts
+        for pipe in handle.pipes:
+            if not pipe.open:
+                self._pool.selector.remove(pipe)
+
+    def _show_unfinished(self, handle: WorkerHandle, *, of_pipes: bool = True) -> None:
+        """Show the lines that a task began and did not end, because it has ended."""
+        for stream, rest in handle.unfinished_lines(of_pipes=of_pipes):
+            # The line is ended for it: whoever prints next, a task or the script itself, begins one of its own.
+            self._post(self._show, stream, rest + "\n", (handle.number, handle.answered))
+
+    # --- ends of workers ---
+
+    def _bury(self, handle: WorkerHandle, status: int | None) -> None:
+        """Take note that a worker has ended: with what exit code (minus a signal's number), if anybody knows."""
+        if handle.gone:
+            return
+        self._take_in(handle, handle.channel.receive_all(), to_the_end=True)
+        self._show_unfinished(handle)
+        begun = handle.had_begun()
+        self._pool.remove(handle)
+        if not handle.retiring and (status != 0 or handle.assigned):
+            self._pool.end(handle, grace=0.0)  # What it had started.
+        if not handle.ready and not handle.retiring:
+            self._pool.start_failed(handle, status)
+        elif handle.assigned and not begun and status != 0 and not handle.answered and not handle.killed:
+            self._pool.count_failure(handle, status)
+        if not handle.assigned:
+            return
+        engine, task = handle.engine, handle.assigned[0]
+        if begun:
+            if handle.begun is not task:
+                self._begin(handle)
+            handle.assigned.popleft()
+            if task not in handle.dropped:
+                death = self._deaths.explain(handle, task, status, self._running)
+                self._failed(engine, task, death, str(death))
+        else:
+            self._had_not_begun(handle)
+        self._queue_again(handle, handle.assigned)
+        handle.engine = None
+        if not handle.stopped:
+            self._count_running(engine, -1)
+
+    def _check_times(self) -> None:
+        now = time.monotonic()
+        for handle in list(self._pool.handles.values()):
+            if handle.deadline is not None and handle.deadline <= now:
+                task = handle.assigned[0]
+                error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)
+                self._stop_task(handle, error, str(error))
+            elif self._is_stuck(handle) and handle.since + CALL_BACK_AFTER <= now:
+                handle.call_back()
+
+    def _is_stuck(self, handle: WorkerHandle) -> bool:
+        """Tell whether tasks that were sent ahead wait behind one that runs, and were not called back yet."""
+        return len(handle.assigned) > 1 and handle.ready and not handle.calling_back
+
+    def _stop_task(self, handle: WorkerHandle, error: BaseException, how: str) -> bool:
+        """End a worker and what it started, and with it the task that it runs; False if that has just ended.
+
+        What was sent ahead and called back in vain, because C code or a stopped process kept the worker from answering,
+        stays with it until it is buried: only then is it certain that it does not begin the next one.
+        """
+        task, engine = handle.assigned[0], handle.engine
+        self._call_back_now(handle)
+        self._take_in(handle, handle.channel.receive_all())
+        if not handle.assigned or handle.assigned[0] is not task:
+            return False
+        self._show_unfinished(handle)
+        handle.assigned.popleft()
+        handle.answered += 1
+        if not handle.assigned:
+            handle.engine = None
+        handle.deadline = None
+        handle.retiring = handle.stopped = True
+        self._count_running(engine, -1)
+        self._pool.end(handle, grace=KILL_GRACE)
+        if task not in handle.dropped:
+            self._failed(engine, task, error, how)
+        return True
+
+    def _call_back_now(self, handle: WorkerHandle) -> None:
+        """Call back what was sent ahead, and wait for it: some 100 microseconds, at most `CALL_BACK_LIMIT`."""
+        if len(handle.assigned) < 2 and handle.assigned[0] not in handle.dropped:
+            return
+        if not handle.calling_back:
+            handle.call_back()
+        until = time.monotonic() + CALL_BACK_LIMIT
+        while handle.calling_back and not handle.channel.closed and time.monotonic() < until:
+            self._pool.selector.wait_for_fd(handle.channel.fileno(), until - time.monotonic())
+            self._take_in(handle, handle.channel.receive())
+
+    # --- stopping on request ---
+
+    def kill(self, engine: ProcessEngine, tasks: list[Task[Any]], why: str) -> int:
+        """Stop or drop these tasks of an engine; say how many had not ended before."""
+        count = 0
+        with held, self._lock:
+            for task in tasks:
+                how = f"{task.describe()}, was stopped, because {why}."
+                handle = self._handle_of(task)
+                if handle is not None and handle.assigned[0] is not task:
+                    self._call_back_now(handle)
+                    handle = self._handle_of(task)
+                if handle is None and task in engine.waiting:
+                    engine.waiting.remove(task)
+                elif handle is None or task in handle.dropped:
+                    continue
+                elif handle.assigned[0] is task and not handle.stopped:
+                    count += self._stop_task(handle, TaskKilled(how), how)
+                    continue
+                else:
+                    handle.dropped.add(task)
+                self._failed(engine, task, TaskKilled(how), how)
+                count += 1
+        self.deliver()
+        return count
+
+    def kill_all(self, engine: ProcessEngine, waiting: bool, why: str) -> None:
+        with held, self._lock:
+            for handle in list(self._pool.handles.values()):
+                # Again, if the task that runs ends this very moment and the worker has begun the next.
+                while handle.engine is engine and handle.assigned and not handle.stopped:
+                    how = f"{handle.assigned[0].describe()}, was stopped, because {why}."
+                    self._stop_task(handle, TaskKilled(how), how)
+            if waiting:
+                dropped = list(engine.waiting)
+                engine.waiting.clear()
+                for handle in self._pool.handles.values():
+                    if handle.engine is engine:
+                        dropped += [task for task in handle.assigned if task not in handle.dropped]
+                        handle.dropped.update(handle.assigned)
+                for task in dropped:
+                    text = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
+                    self._post(engine.end, task, None, TaskKilled(text), "")
+                if dropped:
+                    self._post(_log, logging.WARNING, f"{len(dropped)} waiting tasks were dropped, because {why}.")
+        self.deliver()
+
+    def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
+        for handle in self._pool.handles.values():
+            if task in handle.assigned:
+                return handle
+        return None
+
+    def forget(self, engine: ProcessEngine) -> None:
+        """Drop a queue: stop what it runs, and tell nobody. With the last queue the workers end."""
+        with held, self._lock:
+            engine.waiting.clear()
+            for handle in self._pool.handles.values():
+                if handle.engine is engine:
+                    handle.assigned.clear()
+                    handle.engine = handle.deadline = None
+                    handle.retiring = True
+                    self._pool.end(handle, grace=KILL_GRACE)
+            self._running -= engine.running
+            engine.running = engine.unfinished = 0
+            engine.closed = True  # Another thread may be telling of its tasks just now.
+            if engine in self.engines:
+                self.engines.remove(engine)
+            engine.finished.clear()
+            self._tell_others()
+        self.end_unused_workers()
+
+    def end_unused_workers(self) -> None:
+        """End the workers if no queue has tasks for them."""
+        with held, self._lock:
+            if not self.engines:
+                self._pool.end_all(KILL_GRACE)
+
+    # --- feeding ---
+
+    def _feed(self) -> None:
+        for engine in list(self.engines):
+            if engine.driven and engine.waiting and not engine.halted and self._pool.failure is None:
+                self._feed_engine(engine)
+
+    def _feed_engine(self, engine: ProcessEngine) -> None:
+        options = engine.options()
+        self._decide(engine, options)
+        while engine.waiting and self._may_start(engine, options):
+            task = engine.waiting[0]
+            if task.frozen is None and not self._freeze(engine, task):
+                continue
+            handle = self._pool.worker_for(options)
+            if handle is None:
+                return
+            engine.waiting.popleft()
+            handle.engine = engine
+            self._count_running(engine, +1)
+            handle.post_task(task, self._settings)
+            self._begin(handle)
+            self._send_ahead(engine, handle)
+            self._pool.flush(handle)
+        self._top_up(engine)
+
+    def _top_up(self, engine: ProcessEngine) -> None:
+        """Send more ahead to the workers of this queue that have less than half of what they may have."""
+        assert engine.decision is not None
+        if self._running > engine.decision.allowed:
+            return  # Others have come: who finishes is not fed until it is our turn again.
+        for handle in self._pool.handles.values():
+            if not engine.waiting:
+                return
+            if handle.engine is engine and not handle.retiring and not handle.calling_back:
+                self._send_ahead(engine, handle)
+                self._pool.flush(handle)
+
+    def _send_ahead(self, engine: ProcessEngine, handle: WorkerHandle) -> None:
+        """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each."""
+        if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
+            return
+        depth = self._depth(engine, engine.waiting[0]) if engine.waiting else 0
+        if len(handle.assigned) > depth // 2:
+            return
+        room = AHEAD_BYTES
+        while engine.waiting and len(handle.assigned) < depth:
+            task = engine.waiting[0]
+            if task.frozen is None or self._depth(engine, task) <= len(handle.assigned):
+                return
+            room -= handle.bytes_for(task)
+            if room < 0:
+                return
+            handle.post_task(engine.waiting.popleft(), self._settings)
+
+    def _depth(self, engine: ProcessEngine, task: Task[Any]) -> int:
+        """Say how many tasks like this one a worker may hold: one if it is slow, or nobody knows."""
+        pace = engine.pace_of(task)
+        if pace is None:
+            return 1
+        assert engine.decision is not None
+        share = 1 + len(engine.waiting) // max(1, engine.decision.allowed)
+        return min(share, 1 + int(AHEAD_SECONDS / (pace + TASK_OVERHEAD)))
+
+    def _freeze(self, engine: ProcessEngine, task: Task[Any]) -> bool:
+        """Freeze a call that was queued with copy_args=False, now that it starts."""
+        try:
+            task.freeze_live()
+        except NotPicklable as error:
+            engine.waiting.popleft()
+            task.attempts = task.retries + 1
+            self._post(engine.began, task)
+            self._failed(engine, task, error, str(error))
+            return False
+        return True
+
+    def _may_start(self, engine: ProcessEngine, options: Options) -> bool:
+        assert engine.decision is not None
+        cap = options.max_processes
+        return self._running < engine.decision.allowed and (cap is None or engine.running < cap)
+
+    def _decide(self, engine: ProcessEngine, options: Options) -> None:
+        before, engine.decision = engine.decision, self._budget.decide(options, self._running)
+        reason = engine.decision.waiting_for
+        if reason is not None and (before is None or before.waiting_for != reason):
+            self._post(_log, logging.INFO, f"{len(engine.waiting)} tasks wait: {reason}")
+
+    # --- questions ---
+
+    def worker_pids(self) -> list[int]:
+        with held, self._lock:
+            return self._pool.worker_pids()
+
+    def _pid_of(self, handle: WorkerHandle) -> int | None:
+        with held, self._lock:
+            if handle.pid is None:
+                self._pool.learn_pids()
+            return handle.pid
+
+    def free_cpus(self, preset: Preset) -> int | None:
+        """Give the CPUs that others leave free; None if nothing was measured yet."""
+        with held, self._lock:
+            return self._budget.free_cpus(preset, self._running)
+
+    def reading_is_due(self, preset: Preset) -> bool:
+        """Tell whether the window of the last reading is over."""
+        with held, self._lock:
+            return self._budget.is_due(preset)
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """End everything, because the program ends."""
+        if threading.get_ident() == threading.main_thread().ident:
+            try:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # A second Ctrl-C must not leave half of them behind.
+            except (ValueError, OSError):
+                pass
+        with held, self._lock:
+            self._pool.end_all(KILL_GRACE)
+
+    def abandon(self) -> None:
+        """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""
+        atexit.unregister(self.close)
+        self._pool.abandon()
+
+
+def _log(level: int, text: str) -> _After:
+    return functools.partial(logger.log, level, "%s", text)
+
+
+_manager: Manager | None = None
+_manager_lock = threading.Lock()
+
+
+def the_manager() -> Manager:
+    """Give the one manager of this program; the first call makes it."""
+    global _manager
+    with _manager_lock:
+        if _manager is None:
+            _manager = Manager()
+        return _manager
+
+
+def end_unused_workers() -> None:
+    """End the workers of this program if no queue needs them now."""
+    if _manager is not None:
+        _manager.end_unused_workers()
+
+
+def _start_over_after_fork() -> None:
+    global _manager, _manager_lock
+    _manager_lock = threading.Lock()
+    if _manager is not None:
+        _manager.abandon()
+        _manager = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""By name or by value: whether a worker can import a module, and so what stands in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from typing import Any
+
+__all__ = ["module_travels_by_name", "modules_by_value", "send_by_value_if_unknown", "travels_by_name"]
+
+
+def travels_by_name(thing: Any) -> bool:
+    """Tell whether a function or class travels by its name: its module can be imported and has it."""
+    if getattr(thing, "__module__", None) in (None, "__main__"):
+        return False
+    found: Any = sys.modules.get(thing.__module__)
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is thing and module_travels_by_name(thing.__module__)
+
+
+def module_travels_by_name(name: str) -> bool:
+    """Tell whether a module is imported by the worker, rather than sent with what it holds."""
+    return send_by_value_if_unknown(name) and not _registered_by_value(name)
+
+
+# Per name: the module, how long sys.path was, and the answer.
+_seen_modules: dict[str, tuple[Any, int, bool]] = {}
+
+
+def send_by_value_if_unknown(name: str) -> bool:
+    """Tell whether a worker can import a module, True or False; one that it cannot travels by value from now on.
+
+    A module may stand in `sys.modules` without a file that the import system would find: made by hand, loaded by
+    path (plug-ins), or found through an entry of `sys.path` that is gone (``python -m doctest folder/file.py``).
+    """
+    top = name.partition(".")[0]
+    if top == "__main__":
+        return False
+    module = sys.modules.get(top)
+    known = _seen_modules.get(top)
+    if known is None or known[0] is not module or known[1] != len(sys.path):
+        known = _seen_modules[top] = module, len(sys.path), _can_be_found(top, module)
+        if not known[2] and isinstance(module, types.ModuleType):
+            import cloudpickle
+
+            cloudpickle.register_pickle_by_value(module)
+    return known[2]
+
+
+def _can_be_found(name: str, module: Any) -> bool:
+    if name in sys.builtin_module_names or module is None:
+        return module is not None
+    for finder in sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
+        try:
+            spec = find_spec(name, None) if find_spec is not None else None
+        except Exception:
+            continue  # A finder of somebody else's that does not work says nothing.
+        if spec is not None:
+            file = getattr(module, "__file__", None)
+            # Frozen modules (since Python 3.11, `os` and others) have a file, but their spec says only "frozen".
+            return file is None or not spec.has_location or _same_file(file, spec.origin)
+    return False
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _registered_by_value(module: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in modules_by_value())
+
+
+def modules_by_value() -> set[str]:
+    """Give the names of the modules that travel by value: the registry of cloudpickle."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    registry: set[str] = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
+    return registry

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Pickling: cloudpickle, and what it lacks.
+
+What is defined in ``__main__`` (or anywhere else that a worker cannot import) travels by value; what can be imported
+travels by name. A class that travelled by value to a worker comes back by a token, so that an object of it arrives as
+an object of that very class, and the class of the user is never written over by a copy of itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import os
+import pickle
+import sys
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import nesting
+from .interrupts import held
+from .modules import send_by_value_if_unknown, travels_by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ATOMS", "dump_arguments", "dump_plain", "dumps", "load_plain", "loads", "show_in_main"]
+
+# Pickle protocol 5 is the newest that Python 3.9 has.
+PROTOCOL = 5
+
+# The types that the C pickler alone can do, and that cannot change.
+ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
+_counter = itertools.count()
+
+
+def dumps(value: Any, *, here: bool = False) -> bytes:
+    """Serialise any value; by value where the other side could not import it."""
+    with io.BytesIO() as file:
+        _pickler_class()(file, here).dump(value)
+        return file.getvalue()
+
+
+def dump_plain(value: Any) -> bytes:
+    """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them."""
+    return pickle.dumps(value, PROTOCOL) if _is_plain((value,)) else dumps(value)
+
+
+loads = pickle.loads
+
+
+def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
+    """Tell whether the C pickler alone does it: numbers, strings, and tuples of them."""
+    for value in values:
+        kind = type(value)
+        if kind not in ATOMS and not (kind is tuple and len(value) < 100 and _is_plain(value)):
+            return False
+    return True
+
+
+def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], here: bool) -> bytes:
+    """Serialise the arguments of a call."""
+    if _is_plain(args) and (not kwargs or _is_plain(tuple(kwargs.values()))):
+        return pickle.dumps((args, kwargs), PROTOCOL)
+    return dumps((args, kwargs), here=here)
+
+
+def load_plain(data: bytes) -> Any:
+    """Load numbers, strings and containers.
+
+    Raises:
+        pickle.UnpicklingError: There is something else in it, which might run code.
+    """
+    return _PlainUnpickler(io.BytesIO(data)).load()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Loads numbers, strings and containers, and refuses all that would run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain")
+
+
+# --- classes that come back as themselves ------------------------------------------------------------------------
+
+# A token is (pid, count): the pid of the process that made it, so that a worker's own tokens differ from its parent's.
+# Every class that this process sent by value. It must outlive its results, so it is held for good; a program has only
+# so many classes.
+_sent: dict[tuple[int, int], type] = {}
+_tokens: dict[int, tuple[int, int]] = {}
+# In a worker: each class that came by value, and its token.
+_came: weakref.WeakKeyDictionary[type, tuple[int, int]] = weakref.WeakKeyDictionary()
+_came_by_token: weakref.WeakValueDictionary[tuple[int, int], type] = weakref.WeakValueDictionary()
+
+
+def _token(cls: type) -> tuple[int, int]:
+    token = _tokens.setdefault(id(cls), (os.getpid(), next(_counter)))
+    _sent[token] = cls
+    return token
+
+
+def _sent_class(token: tuple[int, int]) -> type:
+    """Find the class of a token, in the process that sent it or in a worker that got it."""
+    return _sent[token] if token in _sent else _came_by_token[token]
+
+
+def _take_class(token: tuple[int, int], make: Callable[..., type], args: tuple[Any, ...]) -> type:
+    """Make, in a worker, a class that came by value."""
+    own = _sent.get(token)
+    if own is not None:
+        return own  # It never left this process, so others have not got it.
+    cls = make(*args)
+    _came[cls] = token
+    _came_by_token[token] = cls
+    show_in_main(cls)
+    return cls
+
+
+def show_in_main(thing: Any) -> None:
+    """Put a class or function of the user's main script into ``__main__`` here, too, where plain pickle looks."""
+    name = getattr(thing, "__qualname__", None)  # Absent in an object that can be called, and in a partial.
+    if getattr(thing, "__module__", None) == "__main__" and isinstance(name, str) and name.isidentifier():
+        setattr(sys.modules["__main__"], name, thing)
+
+
+# The generators behind `random.random` and `numpy.random.random`: each task uses those of its own process, which are
+# seeded for it, not a copy of ours, with which all tasks would draw the same. By the name of their class.
+_GENERATORS = {"Random": ("random", "_inst"), "RandomState": ("numpy.random.mtrand", "_rand")}
+
+
+def _is_shared_generator(obj: Any) -> bool:
+    module, name = _GENERATORS[type(obj).__name__]
+    return getattr(sys.modules.get(module), name, None) is obj
+
+
+_pickler: Any = None
+
+
+def _pickler_class() -> Any:
+    """Make the pickler class at its first use: cloudpickle is too heavy to be loaded by ``import dummymp``."""
+    global _pickler
+    if _pickler is not None:
+        return _pickler
+    with held:  # Ctrl-C in the middle of an import leaves half a module behind, and a long traceback.
+        import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Sends classes by value as cloudpickle does, but only once around."""
+
+        def __init__(self, file: io.BytesIO, here: bool) -> None:
+            super().__init__(file, protocol=PROTOCOL)
+            self._here = here
+
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is functools._lru_cache_wrapper and not travels_by_name(obj):
+                return _cached_anew, (obj.__wrapped__, obj.cache_parameters())
+            if type(obj).__name__ in _GENERATORS and _is_shared_generator(obj):
+                module, name = _GENERATORS[type(obj).__name__]
+                return getattr, (sys.modules[module], name)
+            if isinstance(obj, (types.FunctionType, type)):
+                send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
+            elif isinstance(obj, types.ModuleType):
+                send_by_value_if_unknown(obj.__name__)
+            reduced = super().reducer_override(obj)
+            # Only classes that travel by value come as six parts: (make, args, state, None, None, set_state).
+            if reduced is NotImplemented or len(reduced) != 6 or not isinstance(obj, type):
+                return reduced
+            token = _came.get(obj)
+            if token is not None and nesting.in_worker():
+                return _sent_class, (token,)  # It goes back to where it came from.
+            if token is None:
+                token = _token(obj)
+            else:
+                _sent[token] = obj  # It came from one worker and goes on to another.
+            if self._here:
+                return _sent_class, (token,)
+            return (_take_class, (token, reduced[0], reduced[1]), *reduced[2:])
+
+    _pickler = Pickler
+    return Pickler
+
+
+def _cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Make a function with @functools.cache, which cloudpickle does not know, in a worker; its cache is empty."""
+    return functools.lru_cache(**parameters)(func)

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: MIT
+"""How many workers may run now: the presets, and the rule as plain arithmetic.
+
+Nothing here looks at a clock, a file or a process; `cpus.py` and `memory.py` measure, `decide` judges.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PRESETS", "Decision", "Preset", "Priority", "decide", "find_preset"]
+
+# Less idle time than this share of the CPUs counts as none. A larger share gives up CPU time that waiting
+# tasks could use; a smaller one takes the gaps that computing tasks leave (disk, page faults) for room.
+SATURATED = 0.1
+# The same in CPUs, for large machines: half a CPU is room on 96, too.
+SATURATED_CPUS = 0.5
+# With more workers than CPUs, the number at most doubles from one reading to the next. A larger factor fills
+# a high cap sooner; but tasks that only begin by waiting (reading a file) overshoot by that factor.
+GROWTH = 2.0
+# While the CPUs are full, the number comes down by this share with each reading, but at least by one. A larger
+# share gives way sooner; a smaller one swings less around the number that just fills the CPUs.
+SHRINKAGE = 0.25
+# Where others are at work, so much of what they leave is taken with each reading. Other programs that share the
+# machine as we do see the same gap at the same time: with 1, three of them on 32 CPUs kept 48 tasks running, with
+# a half 33 (simulated, tasks of 5 s). A smaller share leaves CPUs idle for longer.
+SHARE_OF_GAP = 0.5
+# `ran` is an average and lies a little below the number meant: workers take some milliseconds to start.
+ROUND_UP_FROM = 0.75
+
+
+class Priority(enum.IntEnum):
+    """How considerate to be, from the one that always gives way to the one that never looks.
+
+    The numbers are those of DummyMP 0.5.
+    """
+
+    GENEROUS = 15
+    NORMAL = 0
+    AGGRESSIVE = -5
+    EXTREME = -10
+    NUCLEAR = -20
+
+
+class Preset:
+    """The numbers behind a priority.
+
+    ``dummymp.configure(priority=Preset("mine", nice=5, threshold=75))`` is a priority of one's own.
+
+    Args:
+        name: What `repr` and ``python -m dummymp`` call it.
+        nice: How much nicer than the main program the workers are, 0 to 19.
+        threshold: Somebody else's process counts when it uses more than so many percent of a CPU, 0 to 100;
+            None never looks.
+        window: Seconds over which CPU use is averaged. Longer is calmer, shorter reacts sooner.
+        at_least: So many workers run however busy the machine is; None means as many as there are CPUs.
+        min_free_memory: No further worker starts while less than this share of the memory is free, 0 up to 1.
+
+    Raises:
+        TypeError, ValueError: A number is impossible.
+    """
+
+    __slots__ = ("at_least", "min_free_memory", "name", "nice", "threshold", "window")
+
+    name: str
+    nice: int
+    threshold: float | None
+    window: float
+    at_least: int | None
+    min_free_memory: float
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nice: int = 0,
+        threshold: float | None = 30,
+        window: float = 0.35,
+        at_least: int | None = 1,
+        min_free_memory: float = 0.1,
+    ) -> None:
+        _check_name(name)
+        _check_nice(nice)
+        _check_threshold(threshold)
+        _check_window(window)
+        _check_at_least(at_least)
+        _check_memory(min_free_memory)
+        values = (at_least, min_free_memory, name, nice, threshold, window)
+        for slot, value in zip(Preset.__slots__, values):
+            object.__setattr__(self, slot, value)
+
+    def _values(self) -> dict[str, Any]:
+        names = ("nice", "threshold", "window", "at_least", "min_free_memory")
+        return {name: getattr(self, name) for name in names}
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Preset never changes; make another: Preset({self.name!r}, {name}={value!r})")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Preset never changes: it keeps its {name}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Preset):
+            return NotImplemented
+        return self.name == other.name and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.name, *self._values().values()))
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
+        return f"Preset({self.name!r}, {numbers})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The usual way would set the slots one by one, which __setattr__ refuses.
+        return _make, (self.name, self._values())
+
+
+def _make(name: str, values: dict[str, Any]) -> Preset:
+    return Preset(name, **values)
+
+
+def find_preset(value: Priority | Preset | str | int) -> Preset:
+    """Give the preset that `value` stands for.
+
+    Args:
+        value: A `Priority`, its name in any case (also with the DUMMYMP_ of 0.5), its number, or a `Preset`.
+
+    Raises:
+        ValueError: No priority has this name or number.
+        TypeError: It is none of these.
+    """
+    if isinstance(value, Preset):
+        return value
+    if isinstance(value, str):
+        return _by_name(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return PRESETS[Priority(value)]
+        except ValueError:
+            raise ValueError(f"no priority has number {int(value)}; there are {_all_priorities()}") from None
+    raise TypeError(
+        f"priority must be a Priority, its name, its number or a Preset, got {value!r}. Write priority='GENEROUS', say"
+    )
+
+
+def _by_name(text: str) -> Preset:
+    wanted = text.strip().upper()
+    if wanted.startswith("DUMMYMP_"):
+        wanted = wanted[len("DUMMYMP_") :]
+    if wanted in Priority.__members__:
+        return PRESETS[Priority[wanted]]
+    import difflib  # Costs milliseconds, and is only needed here.
+
+    near = difflib.get_close_matches(wanted, list(Priority.__members__), n=1, cutoff=0.5)
+    if near:
+        raise ValueError(f"no priority is named {text!r}. Did you mean {near[0]!r}?")
+    raise ValueError(f"no priority is named {text!r}; there are {_all_priorities()}")
+
+
+def _all_priorities() -> str:
+    return ", ".join(f"{priority.name} ({priority.value})" for priority in Priority)
+
+
+class Decision(NamedTuple):
+    """How many workers may run now.
+
+    Attributes:
+        allowed: So many in all, those that run already included.
+        waiting_for: What holds more of them back, in words; None where all CPUs that we may use are allowed.
+    """
+
+    allowed: int
+    waiting_for: str | None
+
+
+def decide(
+    preset: Preset,
+    *,
+    usable: int,
+    free: int | None,
+    idle: float | None,
+    running: int,
+    max_processes: int | None,
+    free_memory: float | None,
+    min_free_memory: float | None,
+    ran: float | None = None,
+) -> Decision:
+    """Say how many workers may run now, and what holds more of them back.
+
+    The heart of it is ``max(free, preset.at_least)``, capped by `max_processes`, or without a cap by
+    `usable`.
+
+    Args:
+        preset: How considerate to be.
+        usable: CPUs that we may use.
+        free: How many of them others leave us; None before there is a window's worth of measurements.
+        idle: CPUs on which nobody worked, not even we, averaged over the last window; None if unknown.
+        running: Our tasks that run now.
+        max_processes: The user's cap; None or 0 for none.
+        free_memory: The share of the memory that is free; None if unknown.
+        min_free_memory: A share to keep free that replaces the preset's; None for the preset's.
+        ran: How many of our tasks ran, averaged over the very window that `free` and `idle` are about. None if
+            unknown: then the number stays within the CPU count, and goes there in one step. `running` will not
+            do: the tasks that a reading let start would seem to need no CPU by that same reading, and let start
+            more.
+    """
+    cap = max_processes or None
+    if preset.threshold is None:
+        allowed = usable if cap is None else cap
+    else:
+        allowed = _allowed(preset, usable, free, cap, ran)
+        if cap is not None and cap > usable:
+            allowed = max(allowed, min(cap, _beyond(usable, idle, ran)))
+    reason = _reason(preset, usable=usable, free=free, cap=cap, allowed=allowed)
+    kept = preset.min_free_memory if min_free_memory is None else min_free_memory
+    if free_memory is not None and free_memory < kept:
+        # One task always may run: it may be the very one that frees memory in the end. Only those who said
+        # that they would wait (at_least=0) do.
+        within = max(running, 0 if preset.at_least == 0 else 1)
+        if within < allowed:
+            # Cut off, not rounded: "10 % free, 10 % kept" would be a riddle.
+            return Decision(within, f"memory: {int(free_memory * 100)} % free, {kept * 100:.3g} % kept")
+    return Decision(allowed, reason)
+
+
+def _allowed(preset: Preset, usable: int, free: int | None, cap: int | None, ran: float | None) -> int:
+    least = usable if preset.at_least is None else preset.at_least
+    wanted = min(usable, free or 0)
+    # Alone on the machine, all of it at once. But while we waited and showed nothing, neither did others
+    # who wait as we do.
+    if ran is not None and (wanted < usable or (least == 0 and ran < 0.5)):
+        wanted = min(wanted, _step(wanted, ran))
+    return min(max(least, wanted), usable if cap is None else cap)
+
+
+def _step(free: int, ran: float) -> int:
+    """Say how far to go towards `free` in one step."""
+    return int(ran + max(1.0, (free - ran) * SHARE_OF_GAP) + 1 - ROUND_UP_FROM)
+
+
+def _beyond(usable: int, idle: float | None, ran: float | None) -> int:
+    """Say how many tasks the CPUs could carry, where the cap allows more of them than there are CPUs.
+
+    In the last window `ran` tasks kept ``usable - idle`` CPUs busy, so one task needs that much divided by
+    `ran`, and the CPUs carry ``ran * usable / (usable - idle)`` of them. Tasks that sleep need next to
+    nothing: their number doubles with each reading (on 2 CPUs 2, 4, 8, 12: one second to a cap of 12).
+    Tasks that compute leave nothing idle, so the answer is the number that ran, less a little: with 2 on 2
+    CPUs that is below what ``max(free, at_least)`` gives anyway, and they stay at 2. In between, it settles
+    where the CPUs are just full. What others compute counts as if it were ours, which errs on the polite
+    side.
+    """
+    if idle is None or ran is None:
+        return 0
+    if idle < min(SATURATED * usable, SATURATED_CPUS):
+        return int(ran - max(1.0, ran * SHRINKAGE) + 1 - ROUND_UP_FROM)
+    busy = max(usable - idle, usable / 1000)
+    return int(ran * min(usable / busy, GROWTH) + 1 - ROUND_UP_FROM)
+
+
+def _reason(preset: Preset, *, usable: int, free: int | None, cap: int | None, allowed: int) -> str | None:
+    if allowed >= usable:
+        return None
+    if allowed == cap:
+        return f"max_processes={cap}"
+    if free is None:
+        return f"measuring the CPUs ({preset.window:g} s)"
+    used = usable - max(free, 0)
+    if used == 0:
+        return f"measuring the CPUs again ({preset.window:g} s)"
+    return f"{used} of {usable} CPUs {'is' if used == 1 else 'are'} used by others"
+
+
+def _check_name(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"the name of a Preset must be text, got {value!r}. Write Preset('mine', nice=5)")
+    if not value:
+        raise ValueError("the name of a Preset must not be empty. Write Preset('mine', nice=5)")
+
+
+def _check_nice(value: object) -> None:
+    _check_int("nice", value)
+    if not 0 <= cast("int", value) <= 19:
+        raise ValueError(
+            f"nice must be from 0 (as the main program) to 19 (the most considerate), got {value!r}; "
+            "workers never get more of the CPU than the main program"
+        )
+
+
+def _check_threshold(value: object) -> None:
+    if value is None:
+        return
+    _check_number("threshold", value, " or None (never look)")
+    if not 0 <= cast("float", value) <= 100:
+        raise ValueError(f"threshold must be from 0 to 100 (percent of a CPU), got {value!r} (use None to never look)")
+
+
+def _check_window(value: object) -> None:
+    _check_number("window", value)
+    if not 0 < cast("float", value) < float("inf"):
+        raise ValueError(f"window must be more than 0 seconds, got {value!r}. Write window=0.35, say")
+
+
+def _check_at_least(value: object) -> None:
+    if value is None:
+        return
+    _check_int("at_least", value, " or None (as many as there are CPUs)")
+    if cast("int", value) < 0:
+        raise ValueError(
+            f"at_least must be 0 or more, got {value!r} (0 waits while the machine is full; None is all CPUs)"
+        )
+
+
+def _check_memory(value: object) -> None:
+    _check_number("min_free_memory", value)
+    if not 0 <= cast("float", value) < 1:
+        raise ValueError(f"min_free_memory must be at least 0 and below 1, got {value!r} (a share: write 0.1 for 10 %)")
+
+
+def _check_int(name: str, value: object, otherwise: str = "") -> None:
+    # True is an int to Python, but never what somebody meant here.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number{otherwise}, got {value!r}")
+
+
+def _check_number(name: str, value: object, otherwise: str = "") -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number{otherwise}, got {value!r}")
+
+
+# Last, because making them runs the checks above.
+PRESETS: Mapping[Priority, Preset] = {
+    Priority.GENEROUS: Preset("GENEROUS", nice=15, threshold=20, window=0.5, at_least=0, min_free_memory=0.2),
+    Priority.NORMAL: Preset("NORMAL", nice=0, threshold=30, window=0.35, at_least=1, min_free_memory=0.1),
+    Priority.AGGRESSIVE: Preset("AGGRESSIVE", nice=0, threshold=50, window=0.2, at_least=1, min_free_memory=0.05),
+    Priority.EXTREME: Preset("EXTREME", nice=0, threshold=80, window=0.1, at_least=1, min_free_memory=0.02),
+    Priority.NUCLEAR: Preset("NUCLEAR", nice=0, threshold=None, at_least=None, min_free_memory=0.0),
+}

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: MIT
+"""The pool: the workers that live, starting them, finding one that fits, and ending them."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Callable
+
+from . import forkserver, processes
+from .errors import WorkersCannotStart
+from .handle import WorkerHandle
+from .launcher import make_launcher
+from .waiting import make_selector
+
+if TYPE_CHECKING:
+    from .options import Options
+
+__all__ = ["Pool"]
+
+logger = logging.getLogger("dummymp")
+
+# So many workers in a row may end before they are ready, until we give up.
+START_TRIES = 3
+# The server answers in milliseconds; it is given so many seconds.
+PID_LIMIT = 2.0
+
+
+class Pool:
+    """The workers of the program.
+
+    Args:
+        readable: Is called with a worker whose connection, or whose output, has something to read.
+
+    Attributes:
+        handles: Those that have not been buried, by number.
+        idle: Those that wait for a task, longest first.
+        selector: Where everybody sleeps.
+        failure: Why no worker comes up, once it is clear that none does.
+    """
+
+    def __init__(self, readable: Callable[[WorkerHandle], None]) -> None:
+        self._readable = readable
+        self._launcher = make_launcher()
+        self.selector = make_selector(self._launcher.sentinels)
+        self.handles: dict[int, WorkerHandle] = {}
+        self.idle: list[WorkerHandle] = []
+        self.failure: WorkersCannotStart | None = None
+        self._numbers = 0
+        self._failures = 0
+        self._ceiling: int | None = None
+        self._has_server = False
+        self._server_lost = False
+        # Ends that were heard of while we waited for something else.
+        self._heard: list[tuple[WorkerHandle, int | None]] = []
+
+    # --- finding and starting ---
+
+    def worker_for(self, options: Options) -> WorkerHandle | None:
+        """Find an idle worker for the next task of these options, or start one; None if neither can be had now."""
+        method, threads, nice = options.method(), options.threads_per_task, options.priority.nice
+        for handle in reversed(self.idle):
+            if handle.method == method and handle.threads == threads and self._renice(handle, nice):
+                self.idle.remove(handle)
+                return handle
+        if self._ceiling is not None and len(self.handles) >= self._ceiling:
+            return None
+        if self.idle:
+            # One of the wrong kind leaves, so that there are never more of them than may run.
+            self.retire(self.idle.pop(0))
+        return self._start(method, threads, nice)
+
+    def _renice(self, handle: WorkerHandle, nice: int) -> bool:
+        """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
+        if handle.nice == nice:
+            return True
+        if handle.pid is None or not hasattr(os, "setpriority"):
+            return False
+        try:
+            os.setpriority(os.PRIO_PROCESS, handle.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
+        except OSError:
+            return False
+        handle.nice = nice
+        return True
+
+    def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
+        self._numbers += 1
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                started = self._launcher.start(self._numbers, method=method, nice=nice)
+                break
+            except ConnectionError as error:
+                self._heard += self._listen()  # The server is gone; the next try starts another.
+                if not tries_left:
+                    self._cannot_start(f"the server that starts them ends at once ({error}). {self._launcher.said}")
+                    return None
+            except OSError as error:
+                self._cannot_start(str(error))
+                return None
+        handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice)
+        self.handles[handle.number] = handle
+        for source in (handle.channel, *handle.pipes):
+            self.selector.add(source, functools.partial(self._readable, handle))
+        if not self._has_server and self._launcher.fileno() >= 0:
+            self._has_server = True
+            self.selector.add(self._launcher, _nothing)  # `ended` follows every look.
+        return handle
+
+    def _cannot_start(self, why: str) -> None:
+        """Go on with fewer workers where there are some: few descriptors or processes are no failure."""
+        if self.handles:
+            self._ceiling = len(self.handles)
+            logger.debug("no further worker beside %d: %s", self._ceiling, why)
+        else:
+            self.failure = WorkersCannotStart(f"no worker can be started: {why}. The tasks are still queued")
+
+    def ready(self, handle: WorkerHandle, pid: int) -> None:
+        """Take note that a worker is up."""
+        handle.ready = True
+        handle.pid = pid
+        if handle.orphan and handle.killed:
+            self._end_without_server(handle)  # Until now nobody knew whom to end.
+        if handle.orphan:
+            self._watch_orphan(handle)
+        handle.start_clock()
+
+    def proved(self) -> None:
+        """Take note that a worker has answered: they do start."""
+        self._failures = 0
+
+    def start_failed(self, handle: WorkerHandle, status: int | None) -> None:
+        """Take note that a worker, buried already, ended before it was ready."""
+        if handle.orphan:
+            if not self._server_lost:
+                return  # One server that is gone counts once, however many workers it was to start.
+            self._server_lost = False
+        if any(other.ready for other in self.handles.values()):
+            self._cannot_start(handle.last_words)
+            return
+        # Several that start at the same moment may be one too many, where one alone would come up.
+        self._ceiling = max(1, len(self.handles))
+        self.count_failure(handle, status)
+
+    def count_failure(self, handle: WorkerHandle, status: int | None) -> None:
+        """Count a worker that ended before it began its first task; after so many in a row we give up."""
+        self._failures += 1
+        if self._failures >= START_TRIES:
+            self._failures = 0
+            said = handle.last_words.strip() or f"(nothing; its exit code was {status})"
+            self.failure = WorkersCannotStart(
+                f"workers cannot start: {START_TRIES} in a row ended before they began a task. The last one said:\n"
+                f"{said}\nThe tasks are still queued. When the cause is mended, dummymp.process_until_done() goes on"
+            )
+
+    def try_again(self) -> None:
+        """Forget that the system would not give us more workers: it may have more by now."""
+        self._ceiling = None
+
+    def flush(self, handle: WorkerHandle) -> None:
+        """Write what waits for room in the pipe, and ask to be woken for what still does not fit."""
+        self.selector.want_room(handle.channel, not handle.channel.flush())
+
+    # --- ending ---
+
+    def ended(self) -> list[tuple[WorkerHandle, int | None]]:
+        """Give the workers that have ended since, and how: exit code, minus the signal's number, None if unknown."""
+        heard, self._heard = self._heard, []
+        return heard + self._listen()
+
+    def _listen(self) -> list[tuple[WorkerHandle, int | None]]:
+        found: list[tuple[WorkerHandle, int | None]] = []
+        notices = self._launcher.notices()
+        if notices is None:
+            return self._lose_server() if self._has_server else found
+        for notice in notices:
+            handle = self.handles.get(notice.number)
+            if handle is None:
+                continue
+            if notice.what == forkserver.STARTED:
+                handle.pid = notice.value
+            elif notice.what == forkserver.ENDED:
+                found.append((handle, notice.value))
+            else:
+                handle.last_words = os.strerror(notice.value)
+                found.append((handle, None))
+        return found
+
+    def _lose_server(self) -> list[tuple[WorkerHandle, int | None]]:
+        """Go on without the server. Its workers live on; of those that it may not have started the connections tell.
+
+        They close if nobody holds the other end. A worker that it had started and not told of says that it is ready.
+        """
+        self.selector.remove(self._launcher)
+        self._has_server = False
+        self._server_lost = True
+        self._ceiling = None
+        lost: list[tuple[WorkerHandle, int | None]] = []
+        for handle in self.handles.values():
+            handle.orphan = True
+            if handle.pid is None:
+                handle.last_words = handle.last_words or self._launcher.said
+            elif handle.killed:
+                self._end_without_server(handle)  # The server may have gone before it read that.
+            if handle.closing:
+                lost.append((handle, None))  # It has ended, and now nobody tells how.
+            elif handle.pid is not None:
+                self._watch_orphan(handle)
+        return lost
+
+    def _watch_orphan(self, handle: WorkerHandle) -> None:
+        """Hear of the end of a worker that has no server any more, also if a copy of it holds the connection open."""
+        if handle.pid is None or handle.pidfd is not None or not hasattr(os, "pidfd_open"):
+            return  # Linux 5.3; elsewhere the end of the connection has to do.
+        try:
+            handle.pidfd = io.FileIO(os.pidfd_open(handle.pid))
+        except ProcessLookupError:
+            self._heard.append((handle, None))
+        except OSError:
+            pass
+        else:
+            self.selector.add(handle.pidfd, lambda: self._heard.append((handle, None)))
+
+    def retire(self, handle: WorkerHandle) -> None:
+        """Let a worker that has nothing to do end in good order."""
+        handle.stop()
+        self.flush(handle)
+
+    def end(self, handle: WorkerHandle, *, grace: float) -> None:
+        """End a worker and all that it started: SIGTERM, and after `grace` seconds (0: at once) SIGKILL."""
+        handle.killed = True
+        if handle.orphan or not self._launcher.kill(handle.number, grace=grace):
+            self._end_without_server(handle)
+
+    def _end_without_server(self, handle: WorkerHandle) -> None:
+        if handle.pid is None:
+            return
+        everyone = processes.table()
+        victims = {handle.pid} | processes.descendants(handle.pid, everyone)
+        processes.end((victims | processes.session_members(handle.pid, everyone)) & everyone.keys())
+
+    def remove(self, handle: WorkerHandle) -> None:
+        """Forget a worker that has ended, and close what connected us."""
+        self.handles.pop(handle.number, None)
+        if handle in self.idle:
+            self.idle.remove(handle)
+        for source in (handle.channel, handle.pidfd, *handle.pipes):
+            self.selector.remove(source)
+        handle.close()
+
+    def end_all(self, grace: float) -> None:
+        """End every worker and the server; at most 2 s. The next task starts new ones."""
+        for handle in self.handles.values():
+            if handle.assigned:
+                self.end(handle, grace=grace)
+            elif not handle.retiring:
+                handle.stop()
+        self.selector.remove(self._launcher)
+        self._has_server = False
+        self._launcher.close()
+        for handle in list(self.handles.values()):
+            if handle.orphan:
+                self._end_without_server(handle)
+            self.remove(handle)
+
+    def abandon(self) -> None:
+        """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""
+        self.selector.close()
+        for handle in self.handles.values():
+            handle.close()
+        self._launcher.abandon()
+
+    # --- questions ---
+
+    def own_pids(self) -> list[int]:
+        """Give the process ids of what is ours: this process, the server, and the workers."""
+        return [os.getpid(), *self._launcher.pids, *(h.pid for h in self.handles.values() if h.pid is not None)]
+
+    def worker_pids(self) -> list[int]:
+        """Give the process ids of the workers, starting ones too."""
+        self.learn_pids()
+        return [h.pid for h in self.handles.values() if h.pid is not None and not h.retiring]
+
+    def learn_pids(self) -> None:
+        """Wait for the server to say which processes it has started: some milliseconds."""
+        until = time.monotonic() + PID_LIMIT
+        while self._has_server and time.monotonic() < until:
+            if all(handle.pid is not None or handle.orphan for handle in self.handles.values()):
+                return
+            self.selector.wait_for_fd(self._launcher.fileno(), until - time.monotonic())
+            self._heard += self._listen()
+
+
+def _nothing() -> None:
+    """Serve as the callback of what only has to wake us."""

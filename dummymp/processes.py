@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Process trees: who was started by whom, and ending all of them.
+
+Linux is read straight from /proc, for the server must not load psutil before it serves; elsewhere psutil is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NamedTuple
+
+__all__ = ["Process", "adopt_orphans", "descendants", "end", "session_members", "table"]
+
+# Windows has no SIGKILL; os.kill with any other number ends the process there.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+class Process(NamedTuple):
+    """One process: its parent, its session, and when it started (to tell it from a later one with the same pid)."""
+
+    parent: int
+    session: int
+    started: float
+
+
+def table() -> dict[int, Process]:
+    """Look at all processes that there are now, by pid."""
+    if os.path.exists("/proc/self/stat"):
+        return {int(name): process for name in os.listdir("/proc") if name.isdigit() and (process := _stat(name))}
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            found[process.pid] = Process(process.ppid(), _session(process.pid), process.create_time())
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def descendants(root: int, processes: dict[int, Process]) -> set[int]:
+    """Give the pids of all that `root` started, and what those started, without `root`."""
+    children: dict[int, list[int]] = {}
+    for pid, process in processes.items():
+        children.setdefault(process.parent, []).append(pid)
+    found: set[int] = set()
+    ahead = [root]
+    while ahead:
+        for pid in children.get(ahead.pop(), ()):
+            if pid not in found:
+                found.add(pid)
+                ahead.append(pid)
+    return found - {root}
+
+
+def session_members(session: int, processes: dict[int, Process]) -> set[int]:
+    """Give the pids of a session. A worker leads its own, so this finds what a task left behind, too."""
+    return {pid for pid, process in processes.items() if process.session == session}
+
+
+def end(pids: set[int], *, politely: bool = False) -> None:
+    """Send SIGKILL (politely: SIGTERM) to each; those that are gone are fine."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGTERM if politely else _KILL)
+        except OSError:
+            continue
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what our descendants leave behind: Linux only, see PR_SET_CHILD_SUBREAPER in prctl(2).
+
+    Workers do, so that a process that a task started is known as that task's however it hides (a daemon forks twice
+    and leaves its session); the server does, for what dead workers leave. Elsewhere the session has to do.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    pr_set_child_subreaper = 36  # <linux/prctl.h>
+    try:
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    except (AttributeError, OSError):
+        pass
+
+
+def _stat(pid: str) -> Process | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name stands in parentheses and may itself hold spaces and parentheses: proc(5).
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return Process(int(fields[1]), int(fields[3]), float(fields[19]))
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except (AttributeError, OSError):
+        return 0

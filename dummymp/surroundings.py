@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""What surrounds a call, taken along to the worker.
+
+`Surroundings` belong to one `run` call: working directory, environment variables, seed. `Settings` belong to the
+program: sys.path, sys.argv, warnings filters, log levels; workers are told whenever they changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from .pickling import dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["THREAD_VARIABLES", "Settings", "Surroundings", "apply_settings", "apply_surroundings", "capture", "current"]
+
+# Each of these libraries starts a thread for every CPU unless its variable says otherwise before it is loaded:
+# OpenMP, OpenBLAS, MKL, BLIS, Apple Accelerate, numexpr, numba, and joblib/loky, which count CPUs themselves.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)
+
+_numbers = itertools.count(1)
+
+
+class Surroundings:
+    """Working directory, environment and seed of a call.
+
+    Attributes:
+        number: By which workers know it.
+        data: The pickle of ``(cwd, environ, seed)``; cwd is None where the directory was gone already.
+    """
+
+    __slots__ = ("cwd", "data", "environ", "number", "seed", "threads")
+
+    def __init__(self, cwd: str | None, environ: dict[Any, Any], seed: int | None, threads: int | None) -> None:
+        self.number = next(_numbers)
+        self.cwd = cwd
+        self.environ = environ
+        self.seed = seed
+        self.threads = threads
+        variables = dict(environ)
+        if threads is not None:
+            for name in THREAD_VARIABLES:
+                variables.setdefault(_key(name), _key(str(threads)))
+        self.data = dumps((cwd, variables, seed))
+
+
+_last: Surroundings | None = None
+
+
+def capture(seed: int | None, threads: int | None) -> Surroundings:
+    """Take what surrounds this moment. As long as nothing changes, it is the same object."""
+    global _last
+    last = _last
+    cwd, environ = _cwd(), _environ()
+    if last is None or (last.cwd, last.seed, last.threads) != (cwd, seed, threads) or last.environ != environ:
+        last = _last = Surroundings(cwd, dict(environ), seed, threads)
+    return last
+
+
+def current() -> tuple[str | None, dict[Any, Any]]:
+    """Give what `apply_surroundings` takes to come back to where this process is now."""
+    return _cwd(), dict(_environ())
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # The directory is gone.
+
+
+def apply_surroundings(cwd: str | None, variables: dict[Any, Any]) -> None:
+    """Put this process into the surroundings of a call; what is right already costs next to nothing.
+
+    Raises:
+        OSError: The working directory is gone or closed to us.
+    """
+    if _environ() != variables:
+        _set_environ(variables)
+    if cwd is not None and cwd != _cwd():
+        os.chdir(cwd)
+
+
+def _environ() -> dict[Any, Any]:
+    # The dict behind os.environ compares many times faster than os.environ itself, which decodes every entry.
+    data: dict[Any, Any] | None = getattr(os.environ, "_data", None)
+    return dict(os.environ) if data is None else data
+
+
+def _key(text: str) -> Any:
+    """Encode as the entries of `_environ` are: bytes on POSIX, str on Windows."""
+    sample = next(iter(_environ()), "")
+    return os.fsencode(text) if isinstance(sample, bytes) else text
+
+
+def _set_environ(variables: dict[Any, Any]) -> None:
+    wanted = {os.fsdecode(key): os.fsdecode(value) for key, value in variables.items()}
+    for key in [key for key in os.environ if key not in wanted]:
+        del os.environ[key]
+    for key, value in wanted.items():
+        if os.environ.get(key) != value:
+            os.environ[key] = value
+
+
+class Settings:
+    """What holds for all tasks: import path, arguments, warnings filters and log levels of the parent."""
+
+    __slots__ = ("argv", "disabled", "filters", "levels", "path", "to_logging")
+
+    def __init__(self) -> None:
+        self.path = list(sys.path)
+        self.argv = list(getattr(sys, "argv", []))
+        self.filters = list(warnings.filters)
+        logging = sys.modules.get("logging")
+        self.levels: dict[str, tuple[int, bool]] = {"": (30, False)}
+        self.disabled = 0
+        self.to_logging = False
+        if logging is not None:
+            root = logging.root
+            self.levels = {
+                name: (logger.level, logger.disabled)
+                for name, logger in list(root.manager.loggerDict.items())
+                if isinstance(logger, logging.Logger) and (logger.level or logger.disabled)
+            }
+            self.levels[""] = (root.level, root.disabled)
+            self.disabled = root.manager.disable
+            self.to_logging = getattr(logging, "_warnings_showwarning", None) is not None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Settings):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def data(self) -> bytes:
+        """Serialise it; a warnings filter that cannot travel stays behind."""
+        filters = []
+        for entry in self.filters:
+            try:
+                filters.append(dumps(entry))
+            except Exception:
+                continue
+        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging))
+
+
+def _rebuilt(filters: list[bytes]) -> Iterator[Any]:
+    for entry in filters:
+        try:
+            yield loads(entry)
+        except Exception:
+            continue  # Its category stands in a module that does not load here.
+
+
+def apply_settings(
+    path: list[str],
+    argv: list[str],
+    filters: list[bytes],
+    levels: dict[str, tuple[int, bool]],
+    disabled: int,
+    to_logging: bool,
+) -> None:
+    """Make the parent's settings hold in this process."""
+    import logging
+
+    sys.path[:] = path
+    sys.argv[:] = argv
+    warnings.filters[:] = list(_rebuilt(filters))  # type: ignore[index]
+    if sys.version_info >= (3, 12):
+        # os.fork() in a task would be told of a second thread: ours, which only waits for the end of the parent.
+        warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
+    getattr(warnings, "_filters_mutated", lambda: None)()
+    logging.disable(disabled)
+    logging.captureWarnings(to_logging)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name not in levels and logger.level:
+            logger.setLevel(logging.NOTSET)
+    for name, (level, off) in levels.items():
+        logger = logging.getLogger(name or None)
+        logger.setLevel(level)
+        logger.disabled = off

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Task: one recorded call and its fate."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, cast
+
+from .errors import TaskFailed
+from .freeze import freeze
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .freeze import Frozen
+
+    class Owner(Protocol):
+        """What a task needs of the queue that recorded it."""
+
+        def _drive_task(self, task: Task[Any], timeout: float | None) -> None: ...
+
+        def kill(self, task: Task[Any]) -> bool: ...
+
+__all__ = ["Task"]
+
+T = TypeVar("T")
+
+
+class Task(Generic[T]):
+    """One recorded call: where it stands, and what came of it.
+
+    `run` makes it; nobody else needs to.
+
+    Attributes:
+        index: The call number, 0 for the first call; also the key in `get_returns` and `get_errors`.
+        state: "queued", "running", "done" or "failed".
+        queued_at: When `run` recorded it, in seconds since the epoch.
+        started_at: When it was given to a worker (its last attempt), in seconds since the epoch, or None.
+        ended_at: When its end was seen, in seconds since the epoch, or None.
+        seconds: How long the function ran, measured in the worker by a clock that is never set back; None if unknown.
+        attempts: How many times it was begun; more than 1 only with `retries`.
+    """
+
+    __slots__ = (
+        "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "attempts", "ended_at",
+        "frozen", "index", "live", "queued_at", "retries", "seconds", "started_at", "state", "timeout",
+    )  # fmt: skip
+
+    def __init__(self, queue: Owner, index: int, name: str, *, timeout: float | None, retries: int) -> None:
+        self._queue = queue
+        self.index = index
+        self._function_name = name
+        # Either the call in bytes, or (with copy_args=False) what freezes it when the task starts. Dropped at the end.
+        self.frozen: Frozen | None = None
+        self.live: Callable[[], None] | None = None
+        self.timeout = timeout
+        self.retries = retries
+        self.state = "queued"
+        self.attempts = 0
+        self.queued_at = time.time()
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.seconds: float | None = None
+        self._pid: Any = None
+        self._counted = False  # among the queue's running tasks
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def name(self) -> str:
+        """Give the name of the function."""
+        return self._function_name
+
+    @property
+    def pid(self) -> int | None:
+        """Give the process id of the worker that runs it or ran it last; None before it started."""
+        pid = self._pid
+        return cast("int | None", pid() if callable(pid) else pid)
+
+    def done(self) -> bool:
+        """Tell whether it has ended, well or not. Looks only; see `result` for waiting."""
+        return self.state in ("done", "failed")
+
+    def result(self, timeout: float | None = None) -> T:
+        """Drive the queue until this task has ended; return what it returned, or raise what it raised.
+
+        Args:
+            timeout: The most seconds to wait; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: The task had not ended after `timeout` seconds; it goes on.
+        """
+        self._queue._drive_task(self, timeout)
+        return self.outcome()
+
+    def outcome(self) -> T:
+        """Return what an ended task returned, or raise what it raised.
+
+        What would end the script that asks, SystemExit and KeyboardInterrupt above all, is raised as a `TaskFailed`.
+        """
+        if self._error is None:
+            return cast(T, self._value)
+        if isinstance(self._error, Exception):
+            raise self._error.with_traceback(None)
+        what = "sys.exit()" if isinstance(self._error, SystemExit) else f"raise {type(self._error).__name__}"
+        raise TaskFailed(
+            f"task {self.index}, {self.name}(...), ended itself by {what}. A task ends with return; "
+            "its own exception is in get_errors()"
+        ) from self._error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Drive the queue until this task has ended; return its exception, or None where it went well.
+
+        Args and Raises: as `result`.
+        """
+        self._queue._drive_task(self, timeout)
+        return self._error
+
+    def kill(self) -> bool:
+        """Stop it, with every process that it started, or drop it if it still waits.
+
+        Returns:
+            True if that ended it, False if it had ended before.
+        """
+        return self._queue.kill(self)
+
+    def freeze(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, here: bool, surroundings: Any
+    ) -> None:
+        """Turn the call into bytes, with its `surroundings`; `here`: it will run in this process.
+
+        Raises:
+            NotPicklable: Something cannot travel.
+        """
+        self.frozen = freeze(func, args, kwargs, number=self.index, here=here)
+        self.frozen.surroundings = surroundings
+
+    def freeze_live(self) -> None:
+        """Turn a call that was queued with copy_args=False into bytes, now that it starts. Raises as `freeze`."""
+        if self.live is not None:
+            self.live()
+            self.live = None
+
+    def describe(self) -> str:
+        """Put it in words for a message: ``task 7, simulate('big.csv')``."""
+        call = self.frozen.arguments_text() if self.frozen is not None else "..."
+        return f"task {self.index}, {self._function_name}({call})"
+
+    def __repr__(self) -> str:
+        return f"<Task {self.index} {self._function_name} {self.state}>"

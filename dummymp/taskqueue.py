@@ -1,0 +1,599 @@
+# SPDX-License-Identifier: MIT
+"""TaskQueue: records calls, drives them, hands out results."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+from . import nesting
+from .errors import TaskKilled, TasksFailed
+from .explain import function_name
+from .inline import InlineEngine
+from .interrupts import deferrable, held, own_code
+from .options import Options
+from .surroundings import capture
+from .task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
+
+__all__ = ["TaskQueue"]
+
+T = TypeVar("T")
+logger = logging.getLogger("dummymp")
+
+_NESTED_NOTE = (
+    "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
+    "so that the machine is not overloaded."
+)
+
+
+class TaskQueue:
+    """A queue of calls of its own, with settings of its own, on the workers that all queues of a program share.
+
+    The functions of the module are the methods of one hidden TaskQueue. These two do the same::
+
+        dummymp.run(f, 1); dummymp.process_until_done(); print(dummymp.get_returns())
+        queue = dummymp.TaskQueue(); queue.run(f, 1); queue.process_until_done(); print(queue.get_returns())
+
+    All methods may be called from any thread.
+
+    Args:
+        **options: As for `configure`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._lock = threading.RLock()
+        self._options = Options()
+        self._options.change(options)
+        self._set_empty()
+        _queues.add(self)
+
+    def _set_empty(self) -> None:
+        self._tasks: list[Task[Any]] = []
+        self._engine: Any = None
+        self._running = 0
+        self._done = 0
+        self._failed = 0
+        self._stop: Task[Any] | None = None
+        self._unraised: dict[int, BaseException] = {}
+        # Queued tasks of which the user knows: they were driven, and stopped by Ctrl-C or a timeout.
+        self._known_waiting = False
+
+    # --- recording ---
+
+    def run(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Add one function call to the queue.
+
+        These two lines do the same work::
+
+            func(*args, **kwargs)
+            dummymp.run(func, *args, **kwargs)
+
+        but the second returns at once: the call waits in the queue until `process_until_done` (or `step`) gives it to a
+        worker. It is frozen as it is now: a list that changes afterwards changes nothing in it, and it runs in today's
+        working directory with today's environment variables.
+
+        Returns:
+            The `Task`: where the call stands and, later, what came of it.
+
+        Raises:
+            TypeError: `func` is nothing that can be called later.
+            NotPicklable: The function or an argument cannot be sent to another process; the message says which.
+        """
+        if not callable(func):
+            raise TypeError(_not_callable(func))
+        options = self._options
+        surroundings = capture(options.seed, options.threads_per_task)
+        with self._lock:
+            engine = self._engine or self._start_engine()
+            task: Task[T] = Task(
+                self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
+            )
+            here = isinstance(engine, InlineEngine)
+            if options.copy_args:
+                task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+            else:
+                task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
+            with held:
+                self._tasks.append(task)
+                self._known_waiting = False
+                engine.submit(task)
+        return task
+
+    def _start_engine(self) -> Any:
+        if nesting.in_task():
+            nesting.note(_NESTED_NOTE)
+        if nesting.in_task() or self._options.engine == "inline":
+            self._engine = InlineEngine(began=self._began, requeued=self._requeued, ended=self._ended)
+        else:
+            with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+                self._engine = self._process_engine()
+        return self._engine
+
+    def _process_engine(self) -> Any:
+        from .engine import ProcessEngine
+        from .manager import the_manager
+
+        return ProcessEngine(
+            the_manager(), lambda: self._options, began=self._began, requeued=self._requeued, ended=self._ended
+        )
+
+    # --- driving ---
+
+    def process_until_done(self, timeout: float | None = None, progress: bool = False) -> bool:
+        """Run the queued calls, in parallel, until nothing is queued or running.
+
+        Args:
+            timeout: Go on after so many seconds even if not all is done; what runs goes on running. None waits for all.
+            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
+
+        Returns:
+            True when nothing is queued or running, False if `timeout` seconds passed first.
+
+        Raises:
+            TasksFailed: With on_error="raise": at least one task failed; all have run.
+            Exception: With on_error="stop": what the first task that failed raised; the rest was stopped.
+            WorkersCannotStart: No worker comes up; the tasks are still queued.
+            MissingExtra: `progress` without tqdm.
+        """
+        until = _until(timeout)
+        with self._show(progress) as bar:
+            failed = self._failed
+            done = self._drive(lambda: not self._outstanding(), until, bar)
+            if done:
+                self._sum_up(self._failed - failed)
+        if done:
+            self._raise_all()
+        return done
+
+    def step(self, timeout: float = 0) -> bool:
+        """Go one round: take in what workers sent, start what may start.
+
+        Args:
+            timeout: Wait up to so many seconds for something to end. 0 does not wait at all.
+
+        Returns:
+            True when nothing is queued or running.
+
+        Raises:
+            As `process_until_done`, with on_error="stop" or "raise".
+        """
+        _check_seconds(timeout, "process_until_done() waits for all")
+        self._raise_stop()  # It may be known from process_queue().
+        engine = self._engine
+        if engine is not None:
+            with deferrable:
+                engine.step(timeout)
+        self._raise_stop()
+        if self._outstanding():
+            return False
+        self._raise_all()
+        return True
+
+    def process_process(self) -> bool:
+        """Go one round without waiting; the name of `step` in DummyMP 0.5."""
+        return self.step()
+
+    def process_queue(self) -> None:
+        """Take in what workers sent: results, prints, log records. Start nothing."""
+        engine = self._engine
+        if engine is not None:
+            with deferrable:
+                engine.take_in()
+
+    def _outstanding(self) -> int:
+        engine = self._engine
+        return 0 if engine is None else int(engine.unfinished)
+
+    def _drive(self, over: Callable[[], bool], until: float | None, bar: Callable[[], object] | None = None) -> bool:
+        """Drive until `over()`; False if the time came first."""
+        self._raise_stop()  # It may be known from process_queue().
+        try:
+            with deferrable:
+                first = True
+                while not over():
+                    left = None if until is None else max(0.0, until - time.monotonic())
+                    # One round at least, so that asking again and again with a timeout of 0 gets the work done.
+                    if left == 0 and not first:
+                        self._known_waiting = True
+                        return False
+                    first = False
+                    engine = self._engine
+                    if engine is not None:  # None: another thread called reset() just now.
+                        engine.step(left, over)
+                    if bar is not None:
+                        bar()
+                    self._raise_stop()
+        except KeyboardInterrupt:
+            self._known_waiting = True
+            raise
+        self._raise_stop()
+        return True
+
+    def _drive_task(self, task: Task[Any], timeout: float | None) -> None:
+        if not task.done() and not self._drive(task.done, _until(timeout)):
+            raise TimeoutError(f"task {task.index}, {task.name}(...), has not ended after {timeout:g} s; it goes on")
+
+    def _show(self, progress: bool) -> Any:
+        from .progress import no_progress, show_progress
+
+        return show_progress(self._counts) if progress else no_progress()
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self._done + self._failed, self._running, len(self._tasks)
+
+    def _sum_up(self, failed: int) -> None:
+        if failed:
+            others = f"The other {self._done} results are in get_returns(), the" if self._done else "The"
+            logger.warning(
+                "%d of %d tasks failed. %s exceptions are in get_errors().", self._failed, len(self._tasks), others
+            )
+
+    # --- fates: called by the engine, in the order things happened ---
+
+    def _began(self, task: Task[Any]) -> Callable[[], object] | None:
+        if task.done():  # Another thread called reset() just now.
+            return None
+        first = task.started_at is None
+        task.started_at = time.time()
+        self._count_running(task, True)
+        return self._callback("on_start", self._options.on_start) if first else None
+
+    def _requeued(self, task: Task[Any]) -> None:
+        if task.done():  # Another thread called reset() just now.
+            return
+        task.state = "queued"
+        self._count_running(task, False)
+
+    def _count_running(self, task: Task[Any], runs: bool) -> None:
+        self._running += runs - task._counted
+        task._counted = runs
+
+    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> Callable[[], object] | None:
+        with self._lock:
+            if task.done():
+                return None
+            task.ended_at = time.time()
+            task._pid = task.pid
+            task.frozen = task.live = None
+            self._count_running(task, False)
+            if error is None:
+                task._value = value
+                self._done += 1
+                task.state = "done"
+                return self._callback("on_end", self._options.on_end) if self._options.on_end is not None else None
+            task._error = error
+            self._failed += 1
+            task.state = "failed"
+            on_error = self._options.on_error
+            if on_error == "raise":
+                self._unraised[task.index] = error
+            elif on_error == "stop" and self._stop is None and task.started_at is not None:
+                self._stop = task
+        callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
+        return functools.partial(_tell_failure, how, callback)
+
+    def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> Callable[[], object] | None:
+        """Make the call of a callback, with the counts of this moment."""
+        if callback is None:
+            return None
+        return functools.partial(_call_back, name, callback, *self._counts())
+
+    def _raise_stop(self) -> None:
+        with self._lock:
+            task, self._stop = self._stop, None
+        if task is not None:
+            with deferrable:
+                self._engine.kill_all(True, f'task {task.index} failed (on_error="stop")')
+            self._stop = None
+            task.outcome()
+
+    def _raise_all(self) -> None:
+        with self._lock:
+            errors, self._unraised = self._unraised, {}
+        if errors:
+            errors = dict(sorted(errors.items()))
+            first = next(iter(errors))
+            raise TasksFailed(
+                f"{len(errors)} of {len(self._tasks)} tasks failed; the first is task {first}: {errors[first]!r}. "
+                "All are in get_errors(), the results of the others in get_returns()",
+                errors,
+            )
+
+    # --- results ---
+
+    def get_returns(self) -> dict[int, Any]:
+        """Give what the calls returned that went well: ``{call number: result}``, in call order. A copy."""
+        return {task.index: task._value for task in list(self._tasks) if task.state == "done"}
+
+    def get_errors(self) -> dict[int, BaseException]:
+        """Give the exceptions of the calls that did not: ``{call number: exception}``, in call order. A copy.
+
+        Every call that has ended is either here or in `get_returns`.
+        """
+        return {
+            task.index: task._error for task in list(self._tasks) if task.state == "failed" and task._error is not None
+        }
+
+    def results(self) -> list[Any]:
+        """Drive until all is done; give the results as a list, in call order.
+
+        Raises:
+            Exception: What the first task (in call order) that failed raised.
+        """
+        tasks = list(self._tasks)
+        self.process_until_done()
+        for task in tasks:
+            if task.state == "failed":
+                task.outcome()
+        return [task.outcome() for task in tasks]
+
+    # --- settings ---
+
+    def configure(self, **options: Any) -> Configured:
+        """Change settings, for good, or for a ``with`` block.
+
+        ::
+
+            dummymp.configure(max_processes=4)
+            with dummymp.configure(timeout=60, retries=2):
+                dummymp.run(fetch, url)
+
+        `timeout`, `retries`, `copy_args` and `seed` are remembered by each task when it is queued; the others hold from
+        now on for all. The settings, their defaults and rules: `Options`.
+
+        Raises:
+            TypeError: There is no such setting, or its value is of a wrong type.
+            ValueError: A value is impossible. Nothing was changed then.
+        """
+        with self._lock:
+            old = self._options.change(options)
+            if "engine" in old and old["engine"] != self._options.engine:
+                self._change_engine(old)
+        return Configured(self, old)
+
+    def _change_engine(self, old: dict[str, Any]) -> None:
+        if self._outstanding():
+            self._options.change(old)
+            raise ValueError("engine cannot change while tasks are queued or running. Call process_until_done() first")
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    # --- stopping ---
+
+    def kill(self, task: Task[Any] | int) -> bool:
+        """Stop one task, with every process that it started, or drop it if it still waits.
+
+        Args:
+            task: What `run` returned, or its call number.
+
+        Returns:
+            True if that ended it (it is in `get_errors` as `TaskKilled`), False if it had ended before.
+        """
+        found = self._find(task)
+        if found.done() or self._engine is None:
+            return False
+        with deferrable:
+            return bool(self._engine.kill(found))
+
+    def _find(self, task: Task[Any] | int) -> Task[Any]:
+        if isinstance(task, int) and not isinstance(task, bool):
+            if not 0 <= task < len(self._tasks):
+                raise ValueError(f"there is no task {task}; {len(self._tasks)} were queued, numbered from 0")
+            return self._tasks[task]
+        if not isinstance(task, Task):
+            raise TypeError(f"kill() needs what run() returned, or a call number, got {task!r}")
+        if not (task.index < len(self._tasks) and self._tasks[task.index] is task):
+            raise ValueError(f"{task!r} is not in this queue (reset() forgets the tasks before it)")
+        return task
+
+    def killall(self, queued: bool = True) -> None:
+        """Stop all tasks that run and drop those that wait. Results so far stay; what was stopped is in `get_errors`.
+
+        Args:
+            queued: False keeps what waits.
+        """
+        if self._engine is not None:
+            with deferrable:
+                self._engine.kill_all(queued, "killall() was called")
+
+    def reset(self) -> None:
+        """Go back to the state after import: no tasks, no results, numbers from 0, default settings, no workers."""
+        with deferrable, self._lock:
+            if self._engine is not None:
+                self._engine.close()
+            manager = sys.modules.get("dummymp.manager")
+            if manager is not None:
+                manager.end_unused_workers()
+            self._options = Options()
+            self._let_go("reset() was called")
+            self._set_empty()
+
+    def _let_go(self, why: str) -> None:
+        """End the tasks that have not ended, so that nobody waits for them; tell nobody."""
+        for task in self._tasks:
+            if not task.done():
+                task.frozen = task.live = None
+                task._error = TaskKilled(f"task {task.index}, {task.name}(...), was forgotten, because {why}")
+                task.state = "failed"
+
+    # --- questions ---
+
+    def total_cpus(self) -> int:
+        """Count the CPUs that we may use, at least 1: limits by affinity, container and batch system are respected."""
+        from .limits import usable
+
+        return usable()
+
+    def available_cpus(self) -> int:
+        """Count the CPUs that are free for us now: those that others leave, 0 to `total_cpus`. Never waits.
+
+        The first call, before there is a window to measure, gives the least that the priority allows.
+        """
+        from .manager import the_manager
+
+        free = the_manager().free_cpus(self._options.priority)
+        least = self._options.priority.at_least or 0
+        return min(self.total_cpus(), least) if free is None else free
+
+    def worker_pids(self) -> list[int]:
+        """Give the process ids of the workers that live now, those of other queues too."""
+        from .manager import the_manager
+
+        return the_manager().worker_pids()
+
+    def get_stats(self) -> dict[str, Any]:
+        """Tell how things stand.
+
+        Returns:
+            queued, running, done, failed: numbers of tasks; workers: number of processes; allowed: how many tasks may
+            run now, by the last decision (None before the first); free_cpus: as `available_cpus`; waiting_for: what
+            keeps queued tasks waiting, in words, or None.
+        """
+        engine = self._engine
+        with self._lock:
+            done, failed, running = self._done, self._failed, self._running
+            queued = len(self._tasks) - done - failed - running
+        decision = getattr(engine, "decision", None)
+        return {
+            "queued": queued,
+            "running": running,
+            "done": done,
+            "failed": failed,
+            "workers": len(self.worker_pids()),
+            "allowed": None if decision is None else decision.allowed,
+            "free_cpus": self.available_cpus(),
+            "waiting_for": None if engine is None else engine.waiting_for(),
+        }
+
+    # --- life ---
+
+    def __repr__(self) -> str:
+        done, running, total = self._counts()
+        return f"<TaskQueue: {total} tasks, {done} ended, {running} running>"
+
+    def _forgotten(self) -> int:
+        """Count the tasks that were queued and never run, of which the user was not told."""
+        return 0 if self._known_waiting else sum(task.state == "queued" for task in self._tasks)
+
+    def start_over(self) -> None:
+        """Be like new. For `nesting`, which calls it after every task of a worker: quick if there is nothing to do."""
+        if self._tasks or self._options.changed:
+            self._options = Options()
+            self._set_empty()
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Be like new within a ``with`` block, and as before after it. For `nesting`."""
+        before = self.__dict__.copy()
+        self._options = Options()
+        self._set_empty()
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+
+class Configured:
+    """What `configure` gives: with ``with``, the settings go back to what they were at the end of the block."""
+
+    def __init__(self, queue: TaskQueue, old: dict[str, Any]) -> None:
+        self._queue = queue
+        self._old = old
+
+    def __enter__(self) -> TaskQueue:
+        return self._queue
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        engine = {name: value for name, value in self._old.items() if name == "engine"}
+        self._queue.configure(**{name: value for name, value in self._old.items() if name != "engine"})
+        # The engine stays while tasks wait, but saying so must not hide an error of the user's own.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(ValueError):
+            self._queue.configure(**engine)
+
+
+def _until(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    _check_seconds(timeout, "use None for no limit")
+    return time.monotonic() + timeout
+
+
+def _check_seconds(timeout: object, hint: str) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be seconds, as a number, got {timeout!r} ({hint})")
+    if not timeout >= 0:  # Also what is not a number, float("nan").
+        raise ValueError(f"timeout must be 0 or more seconds, got {timeout} ({hint})")
+
+
+def _not_callable(value: object) -> str:
+    if value is None:
+        return (
+            "run() needs a function to call later, got None. Write run(f, x), not run(f(x)): "
+            "the second calls f at once and passes on what it returned"
+        )
+    if isinstance(value, str):
+        return f"run() needs a function to call later, got text: {value!r:.60}. Write the function without quotes"
+    return f"run() needs a function to call later, got {value!r:.60}. Write run(square, 3), not run(square(3))"
+
+
+def _call_back(name: str, callback: Callable[[int, int, int], object], *counts: int) -> None:
+    own_code.reached = True
+    try:
+        callback(*counts)
+    except Exception as error:
+        logger.exception(
+            "your %s callback %s raised %s: %s. The task itself is fine; the callback is skipped this time.",
+            name, function_name(callback), type(error).__name__, error,
+        )  # fmt: skip
+
+
+def _tell_failure(how: str, callback: Callable[[], object] | None) -> None:
+    if how:
+        own_code.reached = True
+        logger.error("%s", how)
+    if callback is not None:
+        callback()
+
+
+# --- forgotten tasks, and copies of this process -----------------------------------------------------------------
+
+_queues: weakref.WeakSet[TaskQueue] = weakref.WeakSet()
+
+
+def _tell_forgotten() -> None:
+    """Say at exit that calls were queued and never run; but not after a crash, which has told its own story."""
+    count = sum(queue._forgotten() for queue in _queues)
+    if count and not hasattr(sys, "last_type") and not nesting.in_worker():
+        tasks = "1 task was" if count == 1 else f"{count} tasks were"
+        logger.warning("%s queued but never run. Did you forget dummymp.process_until_done()?", tasks)
+
+
+def _start_over_after_fork() -> None:
+    for queue in list(_queues):
+        queue._let_go("this process is a copy (os.fork) of the one that queued it")
+        queue._lock = threading.RLock()
+        queue._set_empty()
+
+
+atexit.register(_tell_forgotten)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: MIT
+"""Messages between the parent and one worker, over one private connection.
+
+A message is a kind (one byte), a length, and so many bytes. The parent's end never blocks: what does not fit into the
+pipe now waits in `Channel.outgoing`, and a message that has come half waits for its other half. So a worker that is
+stopped in the middle of a message, or that is itself busy sending, cannot make the parent wait.
+The worker's end (`WorkerChannel`) blocks, since a worker has nothing else to do.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import select
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+__all__ = ["Channel", "PipeChannel", "WorkerChannel"]
+
+HEADER = struct.Struct("<BQ")
+
+# One read takes so much. Larger: fewer system calls when many small results wait; smaller: less memory a worker.
+READ_SIZE = 1 << 18
+# A message from this size on is read straight into its own buffer, and written without being joined to its header.
+LARGE = 1 << 16
+
+# So many pieces are written by one system call; POSIX allows no more than IOV_MAX, which is 1024 or more.
+GATHER = 512
+
+# What `TEXT` was written to; also the file descriptors.
+STDOUT, STDERR = 1, 2
+
+# Parent to worker.
+FUNCTION = 1  # u64 number, pickle
+FORGET = 2  # u64 number: this function will not be needed again
+SURROUNDINGS = 3  # u64 number, pickle
+SETTINGS = 4  # pickle
+TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
+STOP = 6  # end, in good order
+# Worker to parent.
+READY = 16  # u64 process id
+RESULT = 17  # u64 call number, f64 seconds, pickle
+FAILURE = 18  # u64 call number, f64 seconds, pickle of a dict
+TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
+RECORD = 20  # u64 call number, pickle of a log record's dict
+NOTE = 21  # UTF-8 text, to be said once in a program
+RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
+# Parent to worker, over the control connection.
+CALL_BACK = b"R"
+
+U64 = struct.Struct("<Q")
+TASK_HEAD = struct.Struct("<QQQ")  # call number, function, surroundings
+ENDED_HEAD = struct.Struct("<Qd")  # call number, seconds
+TEXT_HEAD = struct.Struct("<QB")  # call number, stream
+
+
+class _Reader:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._large: memoryview | None = None
+        self._large_kind = 0
+        self._filled = 0
+
+    def large_buffer(self) -> memoryview | None:
+        """Give the part of a large message's buffer that is still to be filled, if one is on its way."""
+        return None if self._large is None else self._large[self._filled :]
+
+    def filled(self, count: int) -> Iterator[tuple[int, Any]]:
+        """Take note of `count` bytes read into `large_buffer`."""
+        assert self._large is not None
+        self._filled += count
+        if self._filled == len(self._large):
+            message, self._large = self._large, None
+            yield self._large_kind, message
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
+        """Take bytes that were read; give the messages that are complete."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        start, end, head = 0, len(data), HEADER.size
+        while end - start >= head:
+            kind, length = HEADER.unpack_from(data, start)
+            if end - start - head < length:
+                if length >= LARGE:
+                    self._large = memoryview(bytearray(length))
+                    self._large_kind = kind
+                    self._filled = end - start - head
+                    self._large[: self._filled] = data[start + head :]
+                    return
+                break
+            start += head + length
+            yield kind, data[start - length : start]
+        self._rest = data[start:]
+
+
+class Channel:
+    """The parent's end: never blocks.
+
+    Attributes:
+        closed: The other end is gone, or this one was closed; what had come before was given out.
+        outgoing: What waits to be written. While there is any, `flush` wants to be called when the pipe has room.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._reader = _Reader()
+        self.outgoing: collections.deque[memoryview] = collections.deque()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def receive(self) -> list[tuple[int, Any]]:
+        """Give the messages that have come, without waiting; about one `READ_SIZE` or one large message at a time."""
+        return self._read() or []
+
+    def receive_all(self) -> Iterator[tuple[int, Any]]:
+        """Give all that the other end had written, when it is known to write no more."""
+        while True:
+            messages = self._read()
+            if messages is None:
+                return
+            yield from messages
+
+    def _read(self) -> list[tuple[int, Any]] | None:
+        """Read once. None: there is nothing to read now (or, with `closed`, ever)."""
+        try:
+            buffer = self._reader.large_buffer()
+            if buffer is not None:
+                count = self._connection.recv_into(buffer)
+                if count:
+                    return list(self._reader.filled(count))
+            else:
+                data = self._connection.recv(READ_SIZE)
+                if data:
+                    return list(self._reader.feed(data))
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            pass  # Reset by the other end: as good as its end.
+        self.closed = True
+        return None
+
+    def send(self, kind: int, *parts: Any) -> None:
+        """Queue one message and write as much as fits. A message to an end that is gone is dropped."""
+        self.post(kind, *parts)
+        self.flush()
+
+    def post(self, kind: int, *parts: Any) -> None:
+        """Queue one message; `flush` writes it, together with others."""
+        length = sum(map(len, parts))
+        if length < LARGE:
+            self.outgoing.append(memoryview(b"".join((HEADER.pack(kind, length), *parts))))
+        else:
+            self.outgoing.append(memoryview(HEADER.pack(kind, length)))
+            self.outgoing.extend(memoryview(part) for part in parts if len(part))
+
+    def flush(self) -> bool:
+        """Write as much as fits; tell whether nothing is left."""
+        outgoing = self.outgoing
+        try:
+            while outgoing:
+                count = self._connection.sendmsg(list(itertools.islice(outgoing, GATHER)))
+                while outgoing and count >= len(outgoing[0]):
+                    count -= len(outgoing.popleft())
+                if count:
+                    outgoing[0] = outgoing[0][count:]
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            outgoing.clear()  # The reading side finds out that the other end is gone, and why.
+        return True
+
+    def close(self) -> None:
+        """Close it; what the other end still sends is lost."""
+        self.closed = True
+        self.outgoing.clear()
+        self._connection.close()
+
+
+class PipeChannel(Channel):
+    """The parent's end where there are no socket pairs: over a `multiprocessing.Pipe`, as on Windows.
+
+    Its writes block. That is no danger as long as large messages go to workers that wait for one.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.pipe = connection
+        self.outgoing = collections.deque()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return int(self.pipe.fileno())
+
+    def _read(self) -> list[tuple[int, Any]] | None:
+        try:
+            if self.pipe.poll():
+                data = self.pipe.recv_bytes()
+                return [(data[0], memoryview(data)[HEADER.size :])]
+        except (EOFError, OSError):
+            self.closed = True
+        return None
+
+    def post(self, kind: int, *parts: Any) -> None:
+        try:
+            self.pipe.send_bytes(b"".join((HEADER.pack(kind, sum(map(len, parts))), *parts)))
+        except OSError:
+            pass
+
+    def flush(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+        self.pipe.close()
+
+
+class WorkerChannel:
+    """The worker's end: blocks. Any thread may send; one thread receives.
+
+    `connection` is a socket, or (Windows) the end of a `multiprocessing.Pipe`.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._is_socket = hasattr(connection, "recv_into")
+        self._reader = _Reader()
+        self._messages: collections.deque[tuple[int, Any]] = collections.deque()
+        # Guards the messages that were read. `_waiting`: the receiving thread sleeps in a read, so there are none.
+        self._guard = threading.Lock()
+        self._waiting = False
+        self._lock = threading.RLock()
+        self._sending = False
+        self._later: collections.deque[list[Any]] = collections.deque()
+
+    def receive(self) -> tuple[int, Any]:
+        """Wait for the next message.
+
+        Raises:
+            EOFError: The parent has closed the connection, or is gone.
+        """
+        while True:
+            with self._guard:
+                if self._messages:
+                    return self._messages.popleft()
+                self._waiting = True
+            messages: list[tuple[int, Any]] = []
+            try:
+                messages = list(self._read())
+            finally:
+                with self._guard:
+                    self._waiting = False
+                    self._messages.extend(messages)
+
+    def take_back(self) -> list[Any]:
+        """Take the tasks out of the line that have come and were not begun; from another thread than the receiving."""
+        with self._guard:
+            if not self._waiting and self._is_socket:
+                self._read_ahead()
+            tasks = [message for kind, message in self._messages if kind == TASK]
+            others = [entry for entry in self._messages if entry[0] != TASK]
+            self._messages.clear()
+            self._messages.extend(others)
+        return tasks
+
+    def _read_ahead(self) -> None:
+        """Read what is there. The receiving thread runs a task meanwhile, and comes to the guard when it wants more."""
+        while self._reader.large_buffer() is None and select.select([self._connection], [], [], 0)[0]:
+            try:
+                self._messages.extend(self._read())
+            except EOFError:
+                return  # The receiving thread will find that out, too.
+
+    def _read(self) -> Iterator[tuple[int, Any]]:
+        try:
+            if not self._is_socket:
+                data = self._connection.recv_bytes()
+                return iter([(data[0], memoryview(data)[HEADER.size :])])
+            buffer = self._reader.large_buffer()
+            if buffer is not None:
+                count = self._connection.recv_into(buffer)
+                if count:
+                    return self._reader.filled(count)
+            else:
+                data = self._connection.recv(READ_SIZE)
+                if data:
+                    return self._reader.feed(data)
+        except OSError:
+            pass
+        raise EOFError
+
+    def send(self, kind: int, *parts: Any) -> None:
+        """Send one message whole.
+
+        Raises:
+            OSError: The parent is gone.
+        """
+        header = HEADER.pack(kind, sum(map(len, parts)))
+        with self._lock:
+            # A signal handler of the user may print in the middle of a print: that message goes after this one.
+            self._later.append([header, *parts])
+            if self._sending:
+                return
+            self._sending = True
+            try:
+                while self._later:
+                    self._write(self._later.popleft())
+            finally:
+                self._sending = False
+
+    def _write(self, parts: list[Any]) -> None:
+        if not self._is_socket:
+            self._connection.send_bytes(b"".join(parts))
+        elif len(parts[-1]) < LARGE:
+            self._connection.sendall(b"".join(parts))
+        else:
+            self._connection.sendall(b"".join(parts[:-1]))
+            self._connection.sendall(parts[-1])
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: MIT
+"""Inside a worker: take a task, run it, send back what came of it; again.
+
+Two threads: the main one runs the tasks, as a script would, and the watcher waits for the end of the parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from typing import Any, Callable
+
+from . import nesting
+from .errors import NotPicklable
+from .explain import explain_result, function_name, headline
+from .forward import Forwarder, LineWriter
+from .pickling import dump_plain, dumps, loads, show_in_main
+from .seeds import reseed
+from .surroundings import apply_settings, apply_surroundings
+from .transport import (
+    CALL_BACK,
+    ENDED_HEAD,
+    FAILURE,
+    FORGET,
+    FUNCTION,
+    NOTE,
+    READY,
+    RESULT,
+    RETURNED,
+    SETTINGS,
+    STDERR,
+    STDOUT,
+    STOP,
+    SURROUNDINGS,
+    TASK,
+    TASK_HEAD,
+    U64,
+    WorkerChannel,
+)
+
+__all__ = ["Worker", "main", "main_spawned"]
+
+# A worker without work ends after so many seconds. Longer: the next call after a pause starts faster; shorter: less
+# memory is held for nothing. A new worker takes a few milliseconds.
+IDLE_SECONDS = 60.0
+# What a task leaves behind becomes ours (processes.adopt_orphans), and stays as a zombie when it has ended: to reap it
+# might take from the task what is the task's own. A worker that has seen that so often ends, and all of them with it.
+ORPHANS = 50
+
+
+class Worker:
+    """The loop of a worker, over any connection.
+
+    Args:
+        channel: The private connection to the parent.
+        name: What log records call it.
+        begun: Is called with the count of tasks begun so far, before each begins.
+    """
+
+    def __init__(self, channel: WorkerChannel, name: str, begun: Callable[[int], None] = lambda count: None) -> None:
+        self._channel = channel
+        self._begun = begun
+        self._count = 0
+        self._orphans = 0
+        self._pid = os.getpid()
+        self._functions: dict[int, tuple[Any, bool]] = {}
+        self._thawed: dict[int, Callable[..., Any]] = {}
+        self._surroundings: dict[int, tuple[str | None, dict[Any, Any], int | None]] = {}
+        self._levels: dict[str, tuple[int, bool]] = {}
+        self._argv: list[str] = list(sys.argv)
+        self._disabled = logging.root.manager.disable
+        self.task = 0
+        self.waiting_since: float | None = time.monotonic()
+        self.stdout = LineWriter(channel, STDOUT, lambda: self.task)
+        self.stderr = LineWriter(channel, STDERR, lambda: self.task)
+        self.forwarder = Forwarder(channel, name, lambda: self.task)
+
+    def loop(self) -> None:
+        """Serve until the parent says stop, or is gone."""
+        try:
+            self._channel.send(READY, U64.pack(self._pid))
+            while True:
+                self.waiting_since = time.monotonic()
+                kind, message = self._channel.receive()
+                self.waiting_since = None
+                if kind == STOP:
+                    return
+                self._take(kind, message)
+                if self._orphans >= ORPHANS:
+                    return  # What was sent ahead goes to another worker.
+        except (EOFError, OSError):
+            return
+
+    def give_back(self) -> None:
+        """Give back the tasks that have come and were not begun; called from the watcher's thread."""
+        tasks = self._channel.take_back()
+        self._channel.send(RETURNED, b"".join(message[: U64.size] for message in tasks))
+
+    def note(self, text: str) -> None:
+        """Say something once in the whole program."""
+        self._channel.send(NOTE, text.encode())
+
+    def _take(self, kind: int, message: Any) -> None:
+        if kind == TASK:
+            self._run(message)
+        elif kind == FUNCTION:
+            number, reusable = U64.unpack_from(message)[0], bool(message[U64.size])
+            self._functions[number] = bytes(message[U64.size + 1 :]), reusable
+        elif kind == FORGET:
+            number = U64.unpack(message)[0]
+            self._functions.pop(number, None)
+            self._thawed.pop(number, None)
+        elif kind == SURROUNDINGS:
+            # Only the newest is kept: calls that were queued together share theirs.
+            self._surroundings = {U64.unpack_from(message)[0]: loads(memoryview(message)[U64.size :])}
+        elif kind == SETTINGS:
+            path, self._argv, filters, self._levels, self._disabled, to_logging = loads(message)
+            apply_settings(path, self._argv, filters, self._levels, self._disabled, to_logging)
+
+    # --- one task ---
+
+    def _run(self, message: Any) -> None:
+        number, function, surroundings = TASK_HEAD.unpack_from(message)
+        self.task = number
+        self._count += 1
+        self._begun(self._count)
+        kind, seconds, body = self._outcome(number, function, surroundings, memoryview(message)[TASK_HEAD.size :])
+        if os.getpid() != self._pid:
+            # The task forked, and this is the copy: it has no business with the parent.
+            self.stdout.flush()
+            self.stderr.flush()
+            os._exit(0)
+        nesting.worker_task_over()
+        self.stdout.flush()
+        self.stderr.flush()
+        self._channel.send(kind, ENDED_HEAD.pack(number, seconds), body)
+        self._orphans += _has_zombie()
+
+    def _outcome(self, number: int, function: int, surroundings: int, arguments: Any) -> tuple[int, float, bytes]:
+        """Run a task: (RESULT or FAILURE, seconds, what to send)."""
+        began = time.perf_counter()
+        func: Any = None
+        try:
+            self._put_back(number, surroundings)
+            func = self._thaw(function)
+            args, kwargs = loads(arguments) if len(arguments) else ((), {})
+            began = time.perf_counter()
+            value = func(*args, **kwargs)
+            seconds = time.perf_counter() - began
+        except BaseException as error:
+            return FAILURE, time.perf_counter() - began, pack_failure(error)
+        try:
+            return RESULT, seconds, dump_plain(value)
+        except BaseException as error:
+            reason = explain_result(value, function_name(func), error, dumps)
+            return FAILURE, seconds, pack_failure(NotPicklable(f"{{task}} finished, but {reason}"), about_task=True)
+
+    def _put_back(self, number: int, surroundings: int) -> None:
+        """Make this process what the call expects, whatever the task before did to it."""
+        cwd, variables, seed = self._surroundings[surroundings]
+        try:
+            apply_surroundings(cwd, variables)
+        except OSError as error:
+            self.stderr.write(f"dummymp: task {number} runs in {_cwd()}, because {cwd} cannot be entered: {error}\n")
+        reseed(seed, number)
+        root = logging.root
+        if self.forwarder not in root.handlers:
+            root.addHandler(self.forwarder)
+        if sys.argv != self._argv:
+            sys.argv[:] = self._argv
+        if logging.root.manager.disable != self._disabled:
+            logging.disable(self._disabled)
+        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
+            sys.stdout, sys.stderr = self.stdout, self.stderr
+
+    def _thaw(self, number: int) -> Callable[..., Any]:
+        func = self._thawed.get(number)
+        if func is None:
+            data, reusable = self._functions[number]
+            func = loads(data)
+            show_in_main(func)
+            if reusable:
+                self._thawed[number] = func
+        return func
+
+    def leave_channel(self) -> None:
+        """Stop using the connection: this process is a copy that a task forked."""
+        self.stdout.leave_channel()
+        self.stderr.leave_channel()
+        self.forwarder.leave_channel()
+
+
+def _has_zombie() -> bool:
+    """Tell whether a child has ended and nobody has asked for it; leave it as it is."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except (AttributeError, OSError):
+        return False  # No children at all, as nearly always; or Windows.
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a directory that is gone"
+
+
+# --- failures ----------------------------------------------------------------------------------------------------
+
+
+def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
+    """Serialise an exception: ``(pickle or None, "Type: text", traceback text, about_task)``.
+
+    The pickle is there only if it was seen to come back as it was. `about_task`: the text names the task as ``{task}``.
+    """
+    text = headline(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        trace = trace.tb_next  # Our own frames say nothing to the user.
+    lines = traceback.format_exception(type(error), error, trace)
+    return dumps((_pack_exception(error), text, "".join(lines).rstrip(), about_task))
+
+
+def _pack_exception(error: BaseException) -> bytes | None:
+    for portable in (error, _Portable(error)):
+        try:
+            data = dumps(portable)
+            back = loads(data)
+            if type(back) is type(error) and _same_text(back, error):
+                return data
+        except BaseException:
+            continue
+    return None
+
+
+def _same_text(one: BaseException, other: BaseException) -> bool:
+    """Compare what two exceptions say, apart from the addresses in the default repr of objects: <Model at 0x7f...>."""
+    import re
+
+    return re.sub("0x[0-9a-fA-F]+", "", str(one)) == re.sub("0x[0-9a-fA-F]+", "", str(other))
+
+
+class _Portable:
+    """Wraps an exception whose constructor does not take its own `args`: it is rebuilt without its constructor."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_exception, (type(self._error), self._error.args, self._error.__dict__)
+
+
+def _rebuild_exception(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+# --- the process around the loop ---------------------------------------------------------------------------------
+
+
+def main(fds: list[int], number: int, nice: int) -> None:
+    """Be worker `number`, over the descriptors that the launcher made, until the parent has no more use for it."""
+    import socket
+
+    from .page import Page
+
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    connection, control, stdout, stderr, page_fd = fds
+    page = Page(page_fd)
+    os.close(page_fd)
+    # What C code and other programs write goes to the parent, too.
+    for fd, target in ((stdout, STDOUT), (stderr, STDERR)):
+        os.dup2(fd, target)
+        os.close(fd)
+    try:
+        os.setsid()
+    except OSError:
+        pass
+    _renice(nice)
+
+    def begun(count: int) -> None:
+        page.begun = count
+
+    main_socket = socket.socket(fileno=connection)
+    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun)
+    threading.Thread(
+        target=_watch, args=(socket.socket(fileno=control), main_socket, worker), name="dummymp-watch", daemon=True
+    ).start()
+    _serve(worker)
+
+
+def main_spawned(connection: Any, control: Any, number: int, nice: int) -> None:
+    """Be worker `number` where multiprocessing started us (Windows)."""
+    worker = Worker(WorkerChannel(connection), f"Worker-{number}")
+    threading.Thread(target=_watch_pipe, args=(control,), name="dummymp-watch", daemon=True).start()
+    if nice:
+        import psutil
+
+        below = 64 if nice >= 15 else 16384  # IDLE_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS
+        psutil.Process().nice(below)
+    _serve(worker)
+
+
+def _serve(worker: Worker) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None:
+            # Ctrl-C is the parent's business; SIGTERM must end even a task in C code, so Python does not handle it.
+            signal.signal(number, signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
+    faulthandler.enable(file=STDERR)
+    main_module = types.ModuleType("__main__")
+    main_module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = main_module
+    sys.stdout, sys.stderr = worker.stdout, worker.stderr
+    logging.root.handlers[:] = [worker.forwarder]
+    builtins.input = _no_input
+    nesting.enter_worker(worker.note)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=worker.leave_channel)
+    code = 0
+    try:
+        worker.loop()
+    except BaseException:
+        # A fault of ours, not of a task. It must be seen, and the parent blames the task that was running.
+        os.write(STDERR, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        code = 70
+    finally:
+        _leave(worker, code)
+
+
+def _leave(worker: Worker, code: int) -> None:
+    """End this process as a script ends: what tasks registered with `atexit` is called."""
+    try:
+        atexit._run_exitfuncs()
+        worker.stdout.flush()
+        worker.stderr.flush()
+    except BaseException:
+        pass
+    finally:
+        os._exit(code)
+
+
+def _watch(control: Any, main_socket: Any, worker: Worker) -> None:
+    """Wait for the end of the parent, and end this process and its group at once; end it, too, when long idle."""
+    import socket
+
+    from . import processes
+
+    processes.adopt_orphans()
+    control.settimeout(IDLE_SECONDS)
+    while True:
+        try:
+            order = control.recv(1)
+            if not order:
+                break
+            if order == CALL_BACK:
+                worker.give_back()
+        except socket.timeout:
+            since = worker.waiting_since
+            if since is not None and time.monotonic() - since >= IDLE_SECONDS:
+                # The main thread finds the connection at its end. Had a task just come, it still runs it, or the
+                # parent sees that it was not begun and gives it to another.
+                main_socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            break
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _watch_pipe(control: Any) -> None:
+    from . import processes
+
+    try:
+        control.recv_bytes()
+    except (EOFError, OSError):
+        pass
+    processes.end(processes.descendants(os.getpid(), processes.table()))
+    os._exit(1)
+
+
+def _renice(nice: int) -> None:
+    if not nice:
+        return
+    try:
+        os.nice(nice)
+        # Linux may group processes by session and share the CPUs between groups first (sched(7), autogroup). We lead a
+        # session of our own, so our niceness counts only if the group has it, too.
+        with open("/proc/self/autogroup", "w") as file:
+            file.write(str(min(19, nice)))
+    except OSError:
+        pass
+
+
+def _no_input(prompt: object = "") -> str:
+    raise EOFError(
+        "a task called input(), but tasks run in the background and cannot ask questions. "
+        "Ask before dummymp.run() and pass the answer as an argument"
+    )

@@ -1,0 +1,372 @@
+"""Why a call or a result cannot travel: said with a name, a type and a way out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from conftest import TIMEOUT
+
+from dummymp.errors import NotPicklable
+from dummymp.explain import call_text, explain_result, function_name, headline, type_name
+from dummymp.freeze import freeze
+from dummymp.pickling import dumps
+
+NO_LOCK = "Tasks share no memory, so they need no lock: return the result and combine the results afterwards"
+OWN_PROCESS = "Such an object only works in the process that opened it"
+PLAIN = "Send plain data instead (numbers, text, lists, dicts, arrays)"
+
+
+def fit(db: Any = None, *more: Any, depth: Any = 3) -> Any:
+    """A function of the user."""
+
+
+def refusal(func: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(NotPicklable) as caught:
+        freeze(func, args, kwargs, number=3)
+    text = str(caught.value)
+    start = f"cannot send task 3, {function_name(func)}(...), to a worker: "
+    assert text.startswith(start)
+    return text[len(start) :]
+
+
+async def coroutine() -> None:
+    """An async function."""
+
+
+def iter_nothing() -> Iterator[Any]:
+    """A generator."""
+    yield from ()
+
+
+async def async_generator() -> Any:
+    """An async generator."""
+    yield 1
+
+
+@pytest.fixture
+def open_things(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Give what cannot travel because it belongs to this process, by a word for it."""
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen([sys.executable, "-c", ""]))
+        process.wait(TIMEOUT)
+        running = coroutine()
+        stack.callback(running.close)
+        yield {
+            "database": stack.enter_context(contextlib.closing(sqlite3.connect(":memory:"))),
+            "text file": stack.enter_context(open(tmp_path / "a.txt", "w", encoding="utf-8")),
+            "binary file": stack.enter_context(open(tmp_path / "a.txt", "rb")),
+            "socket": stack.enter_context(socket.socket()),
+            "program": process,
+            "coroutine": running,
+            "async generator": async_generator(),
+            "generator": iter_nothing(),
+            "lock": threading.Lock(),
+            "rlock": threading.RLock(),
+            "event": threading.Event(),
+            "condition": threading.Condition(),
+            "thread": threading.Thread(),
+            "frame": sys._getframe(),
+        }
+
+
+@pytest.mark.parametrize(
+    ("word", "type_said", "way_out"),
+    [
+        ("database", "sqlite3.Connection", f"{OWN_PROCESS}. Pass the file name and open it inside fit()"),
+        ("text file", "_io.TextIOWrapper", f"{OWN_PROCESS}. Pass the file name and open it inside fit()"),
+        ("binary file", "_io.BufferedReader", f"{OWN_PROCESS}. Pass the file name and open it inside fit()"),
+        ("socket", "socket.socket", f"{OWN_PROCESS}. Pass the address and connect inside fit()"),
+        ("program", "subprocess.Popen", f"{OWN_PROCESS}. Start the program inside fit()"),
+        ("coroutine", "coroutine", "Run it inside fit() with asyncio.run(...)"),
+        ("async generator", "async_generator", "Pass a list of its items"),
+        ("generator", "generator", "Pass a list: list(...)"),
+        ("lock", "_thread.lock", NO_LOCK),
+        ("rlock", "_thread.RLock", NO_LOCK),
+        ("event", "threading.Event", "Tasks share no memory: return the result instead"),
+        ("condition", "threading.Condition", "Tasks share no memory: return the result instead"),
+        ("thread", "threading.Thread", "Start the thread inside fit()"),
+        ("frame", "frame", "Leave it out"),
+    ],
+)
+def test_argument(open_things: dict[str, Any], word: str, type_said: str, way_out: str) -> None:
+    """An argument that cannot travel is named, with its type and what to do instead."""
+    expected = f"argument 'db' is a {type_said}. {way_out}"
+    assert refusal(fit, open_things[word]) == expected
+    assert refusal(fit, db=open_things[word]) == expected
+
+
+class Holder:
+    """An object of the user."""
+
+    def __init__(self, part: Any) -> None:
+        self.number = 5
+        self.part = part
+
+    def method(self) -> None:
+        """A method of the user."""
+
+
+LOCK = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((1, LOCK), {}, "argument 2 is a _thread.lock"),
+        ((), {"depth": LOCK}, "argument 'depth' is a _thread.lock"),
+        (([1, LOCK],), {}, "argument 'db' holds a _thread.lock at [1]"),
+        (({"a": {"b": (1, LOCK)}},), {}, "argument 'db' holds a _thread.lock at ['a']['b'][1]"),
+        ((Holder(LOCK),), {}, "argument 'db' holds a _thread.lock at .part"),
+        ((Holder([Holder(LOCK)]),), {}, "argument 'db' holds a _thread.lock at .part[0].part"),
+        (({LOCK},), {}, "argument 'db' holds a _thread.lock at {...}"),
+    ],
+)
+def test_part_of_an_argument(args: tuple[Any, ...], kwargs: dict[str, Any], expected: str) -> None:
+    """Inside of containers and objects, the part is found and the way to it is told."""
+    assert refusal(fit, *args, **kwargs) == f"{expected}. {NO_LOCK}"
+
+
+class Stubborn:
+    """An object that refuses to travel."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("I stay here")
+
+
+def test_type_that_is_not_in_the_table() -> None:
+    """For any other type there is general advice, and what the pickler said."""
+    assert refusal(fit, Stubborn()) == f"argument 'db' is a {__name__}.Stubborn. {PLAIN} (TypeError: I stay here)"
+
+
+class Connection(sqlite3.Connection):
+    """A connection of the user's own kind."""
+
+
+def test_subclass_gets_the_advice_of_its_base() -> None:
+    """A class derived from one in the table is treated like that one."""
+    with contextlib.closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
+        assert "Pass the file name and open it inside fit()" in refusal(fit, connection)
+
+
+# --- what a function captures: by value, as if it were defined in the main script ---------------------------------
+
+
+def in_main(source: str, name: str = "task", **names: Any) -> Any:
+    """Define functions as a main script would, so that they travel by value."""
+    namespace = {"__name__": "__main__", "threading": threading, **names}
+    exec(source, namespace)
+    return namespace[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "lock = threading.Lock()\ndef task(): return lock",
+            "the global variable 'lock', which task uses, is a _thread.lock",
+        ),
+        (
+            "lock = threading.Lock()\ndef helper(): return lock\ndef task(): return helper()",
+            "the global variable 'lock', which helper uses, is a _thread.lock",
+        ),
+        (
+            "lock = threading.Lock()\ndef task(): return [lock for _ in ()]",
+            "the global variable 'lock', which task uses, is a _thread.lock",
+        ),
+        (
+            "data = {'k': threading.Lock()}\ndef task(): return data",
+            "the global variable 'data', which task uses, holds a _thread.lock at ['k']",
+        ),
+        ("def task(lock=threading.Lock()): pass", "the default value of 'lock', which task uses, is a _thread.lock"),
+        (
+            "def task(a, *, lock=threading.Lock()): pass",
+            "the default value of 'lock', which task uses, is a _thread.lock",
+        ),
+        (
+            "def task(a, b=1, lock=threading.Lock(), c=2): pass",
+            "the default value of 'lock', which task uses, is a _thread.lock",
+        ),
+        (
+            "class Model:\n  lock = threading.Lock()\ndef task(): return Model",
+            "the global variable 'Model', which task uses, holds a _thread.lock at .lock",
+        ),
+    ],
+)
+def test_captured_variable(source: str, expected: str) -> None:
+    """A variable that a function takes along is named, also one that a helper of it uses, and default values."""
+    assert refusal(in_main(source)) == f"{expected}. {NO_LOCK}"
+
+
+def test_outer_variable() -> None:
+    """A variable of the function around it is named, too."""
+    lock = threading.Lock()
+    assert refusal(lambda: lock).startswith("the outer variable 'lock', which ")
+
+
+def test_method_of_an_object_that_cannot_travel() -> None:
+    """A method takes its object along, and the object is what is at fault."""
+    expected = f"the object of the method Holder.method holds a _thread.lock at .part. {NO_LOCK}"
+    assert refusal(Holder(LOCK).method) == expected
+
+
+def test_partial() -> None:
+    """The arguments that a partial holds are named as arguments of its function."""
+    assert refusal(functools.partial(fit, LOCK)) == f"argument 'db' is a _thread.lock. {NO_LOCK}"
+    assert refusal(functools.partial(fit, depth=LOCK)) == f"argument 'depth' is a _thread.lock. {NO_LOCK}"
+
+
+def test_nothing_found() -> None:
+    """Where the culprit cannot be found, what the pickler said is passed on."""
+
+    class Odd:
+        def __call__(self) -> None: ...
+
+        def __reduce__(self) -> Any:
+            raise ValueError("not today\nor ever")
+
+    with pytest.raises(NotPicklable, match=r"to a worker: ValueError: not today$"):
+        freeze(Odd(), (), {}, number=3)
+
+
+def test_what_the_pickler_said_is_kept() -> None:
+    """It is there for those who look for it, but it is not shown above the message that says what to do."""
+    with pytest.raises(NotPicklable) as caught:
+        freeze(fit, (LOCK,), {}, number=3)
+    assert isinstance(caught.value.__context__, TypeError)
+    assert caught.value.__suppress_context__
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (LOCK, f"it is a _thread.lock. {NO_LOCK}"),
+        ({"a": [LOCK]}, f"it holds a _thread.lock at ['a'][0]. {NO_LOCK}"),
+        (iter_nothing(), "it is a generator. Return a list: list(...)"),
+        ([iter_nothing()], "it holds a generator at [0]. Return a list: list(...)"),
+        (async_generator(), "it is a async_generator. Return a list of its items"),
+        (Stubborn(), f"it is a {__name__}.Stubborn. Return plain data (numbers, lists, dicts, arrays)"),
+    ],
+)
+def test_result(value: Any, expected: str) -> None:
+    """A result that cannot travel: which part of it, and what to return instead."""
+    with pytest.raises(Exception) as caught:
+        dumps(value)
+    text = explain_result(value, "fit", caught.value, dumps)
+    assert text.startswith(f"its result cannot be sent back: {expected} ({type(caught.value).__name__}: ")
+
+
+def test_result_of_an_async_function() -> None:
+    """An async function as a task returns a coroutine: the message shows how to write it."""
+    running = coroutine()
+    text = explain_result(running, "fetch", TypeError("no"), dumps)
+    running.close()
+    assert "it is a coroutine. fetch is an async function: queue a plain one that calls asyncio.run(fetch(...))" in text
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+class Unprintable:
+    """An object whose repr fails."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((), {}, ""),
+        (("big.csv",), {"depth": 3}, "'big.csv', depth=3"),
+        ((list(range(100)),), {}, "[0, 1, 2, 3, ...]"),
+        (({n: n for n in range(9)},), {}, "{0: 0, 1: 1, 2: 2, 3: 3, ...}"),
+        ((10**5000,), {}, None),
+        ((Unprintable(),), {}, None),
+    ],
+)
+def test_call_text(args: tuple[Any, ...], kwargs: dict[str, Any], expected: str | None) -> None:
+    """Arguments in words, shortened, whatever they are."""
+    text = call_text(args, kwargs)
+    assert expected is None or text == expected
+    assert len(text) <= 120
+
+
+def test_long_call_text() -> None:
+    """A long text is cut inside, many arguments are cut at the end, so that a message stays readable."""
+    assert len(call_text(("x" * 1000,), {})) <= 60
+    text = call_text(tuple("argument" for _ in range(100)), {})
+    assert len(text) == 120 and text.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("func", "expected"),
+    [
+        (fit, "fit"),
+        (Holder.method, "Holder.method"),
+        (len, "len"),
+        (str, "str"),
+        (functools.partial(fit, 1), "fit"),
+        (functools.partial(functools.partial(len), ()), "len"),
+        (lambda: None, "<lambda>"),
+        (io.StringIO().write, "StringIO.write"),
+    ],
+)
+def test_function_name(func: Any, expected: str) -> None:
+    """Anything that can be called has a name that its author would recognise."""
+    assert function_name(func) == expected
+
+
+def test_function_name_of_nested_functions_and_objects() -> None:
+    """Without the noise of Python's own names."""
+
+    def inner() -> None: ...
+
+    class Caller:
+        def __call__(self) -> None: ...
+
+    assert function_name(inner) == "test_function_name_of_nested_functions_and_objects.inner"
+    assert function_name(Caller()).endswith("Caller")
+
+
+def test_type_name() -> None:
+    """Types as a reader knows them."""
+    values: list[Any] = [[], sqlite3.Row, re.compile("x")]
+    assert [type_name(value) for value in values] == ["list", "type", "re.Pattern"]
+
+
+def _with_note() -> BaseException:
+    error = ValueError("bad")
+    if hasattr(error, "add_note"):
+        error.add_note("a note")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("bad"), "ValueError: bad"),
+        (ValueError(), "ValueError"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (sqlite3.OperationalError("locked"), "sqlite3.OperationalError: locked"),
+        (SyntaxError("odd", ("file.py", 3, 1, "x x")), "SyntaxError: odd"),
+        (_with_note(), "ValueError: bad"),
+    ],
+)
+def test_headline(error: BaseException, expected: str) -> None:
+    """The line that ends the traceback of an exception, without its notes."""
+    assert headline(error) == expected

@@ -1,0 +1,209 @@
+"""Ctrl-C: held back while something is half done, let through everywhere else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import TIMEOUT
+
+from dummymp.interrupts import deferrable, held
+
+
+def press() -> None:
+    """Press Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _handler_stays() -> Iterator[None]:
+    """Each test begins with Python's own handler, and leaves the one it found."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert (deferrable.depth, deferrable.holding) == (0, 0)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_held_back_until_the_end_of_the_block() -> None:
+    """Ctrl-C inside a held block raises at its end, when all of it is done."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferrable:
+        with held:
+            press()
+            done.append("all of it")
+        done.append("too late")
+    assert done == ["all of it"]
+
+
+def test_let_through_outside_of_held_blocks() -> None:
+    """Ctrl-C while waiting raises at once."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferrable:
+        press()
+        done.append("too late")
+    assert done == []
+
+
+def test_held_alone_holds_back() -> None:
+    """A held block holds Ctrl-C back where the queue is not driven, too: a call is recorded whole or not at all."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), held:
+        press()
+        done.append("whole")
+    assert done == ["whole"]
+
+
+def test_nested_held_blocks() -> None:
+    """It raises at the end of the outermost held block."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferrable:
+        with held:
+            with held:
+                press()
+                done.append("inner")
+            done.append("outer")
+        done.append("too late")
+    assert done == ["inner", "outer"]
+
+
+def test_nested_deferrable_blocks() -> None:
+    """A queue that is driven from a callback of another changes nothing."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferrable:
+        with deferrable:
+            with held:
+                press()
+                done.append("held")
+            done.append("too late")
+        done.append("too late")
+    assert done == ["held"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_deferrable_inside_a_held_block() -> None:
+    """Held from outside, it is still held when an inner deferrable block ends."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), held:
+        with deferrable:
+            press()
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+def test_pressed_many_times_raises_once() -> None:
+    """An impatient user gets one KeyboardInterrupt, not one after the other in the user's own clean-up."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), deferrable, held:
+        press()
+        press()
+        press()
+    done.append("cleaned up")
+    with deferrable, held:
+        done.append("nothing pending")
+    assert done == ["cleaned up", "nothing pending"]
+
+
+def test_pressing_again_works_again() -> None:
+    """Each Ctrl-C counts: after one was let through, the next is held back and let through as well."""
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt), deferrable, held:
+            press()
+
+
+def test_handler_is_put_back() -> None:
+    """After the block the handler is what it was, however the block ends."""
+    handler = signal.getsignal(signal.SIGINT)
+    with deferrable:
+        assert signal.getsignal(signal.SIGINT) is not handler
+    assert signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(ZeroDivisionError), deferrable, held:
+        _ = 1 // 0
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_handler_of_the_user_is_called() -> None:
+    """The user's own handler (a notebook's, asyncio's) is called instead, only that much later, with a frame."""
+    calls: list[Any] = []
+    signal.signal(signal.SIGINT, lambda number, frame: calls.append((number, frame is not None)))
+    with deferrable:
+        press()
+        assert calls == [(signal.SIGINT, True)]
+        with held:
+            press()
+            assert len(calls) == 1
+        assert calls == [(signal.SIGINT, True)] * 2
+
+
+def test_exception_of_the_users_handler() -> None:
+    """What the user's handler raises comes out at the end of the held block."""
+
+    class Enough(Exception):
+        pass
+
+    def handler(number: int, frame: Any) -> None:
+        raise Enough
+
+    signal.signal(signal.SIGINT, handler)
+    with pytest.raises(Enough), deferrable, held:
+        press()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ignored_stays_ignored() -> None:
+    """A program that ignores Ctrl-C goes on ignoring it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with deferrable:
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        press()
+        with held:
+            press()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_handler_set_inside_the_block_stays() -> None:
+    """A callback of the user may set another handler: it is not written over at the end."""
+
+    def another(number: int, frame: Any) -> None:
+        pass
+
+    with deferrable:
+        signal.signal(signal.SIGINT, another)
+    assert signal.getsignal(signal.SIGINT) is another
+
+
+def test_failure_inside_a_held_block_is_not_lost() -> None:
+    """An exception of the block and a Ctrl-C in it: both are to be seen."""
+    with pytest.raises(KeyboardInterrupt) as caught, deferrable, held:
+        press()
+        _ = 1 // 0
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+def test_other_threads_touch_nothing() -> None:
+    """Handlers belong to the main thread; in others both blocks do nothing, also while the main thread is in one."""
+    done = []
+    problems: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            with deferrable, held:
+                done.append((deferrable.depth, deferrable.holding, signal.getsignal(signal.SIGINT)))
+        except BaseException as problem:
+            problems.append(problem)
+
+    for block_depth in (0, 1):
+        thread = threading.Thread(target=other)
+        if block_depth:
+            with deferrable:
+                thread.start()
+                thread.join(TIMEOUT)
+        else:
+            thread.start()
+            thread.join(TIMEOUT)
+    assert problems == []
+    assert [(depth, holding) for depth, holding, _ in done] == [(0, 0), (1, 0)]
+    assert done[0][2] is signal.default_int_handler

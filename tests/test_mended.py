@@ -1,0 +1,230 @@
+"""Faults that were found and mended, each with the script or call that showed it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TIMEOUT, Script
+
+import dummymp
+from dummymp.manager import the_manager
+
+
+@pytest.fixture(autouse=True)
+def _all_at_once() -> None:
+    dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+
+def make_a_local_class(number: int) -> Any:
+    """Give an object whose class exists in this worker only."""
+
+    class Local:
+        def __init__(self) -> None:
+            self.number = number
+
+    return Local()
+
+
+def number_of(thing: Any) -> int:
+    """Use the object in another worker."""
+    return int(thing.number)
+
+
+def test_an_object_of_a_class_made_in_a_task_can_go_on_to_another_worker() -> None:
+    """It was refused there with a KeyError: the other worker did not know the class."""
+    dummymp.configure(tasks_per_worker=1)
+    things = [dummymp.run(make_a_local_class, number).result() for number in range(3)]
+    assert [dummymp.run(number_of, thing).result() for thing in things] == [0, 1, 2]
+
+
+def test_a_module_that_travels_by_value_is_taken_as_it_is_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of its values was sent with every later call."""
+    module = types.ModuleType("made_by_hand")
+    monkeypatch.setitem(sys.modules, "made_by_hand", module)
+    exec("x = 0\ndef read():\n    return x", module.__dict__)
+    tasks = []
+    for value in (1, 2, 3):
+        module.__dict__["x"] = value
+        tasks.append(dummymp.run(module.read))
+    assert [task.result() for task in tasks] == [1, 2, 3]
+
+
+def test_a_warnings_filter_that_cannot_be_loaded_in_a_worker_is_left_out(script: Script, tmp_path: Path) -> None:
+    """Each worker died of it before its first task, and was replaced for ever."""
+    (tmp_path / "moody.py").write_text(
+        "import os\nif 'NO_MOODY' in os.environ:\n    raise ImportError('not here')\nclass Mood(UserWarning): pass\n"
+    )
+    done = script(
+        """
+        import os, warnings, moody, dummymp
+        warnings.simplefilter("ignore", moody.Mood)
+        os.environ["NO_MOODY"] = "1"
+        print(dummymp.run(pow, 2, 5).result())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("32\n", "")
+
+
+def test_a_mark_that_ctrl_c_left_in_the_manager_is_wiped_off() -> None:
+    """The next drive waited for the thread that it was itself."""
+    the_manager()._asleep = threading.get_ident()
+    assert dummymp.run(pow, 2, 5).result(TIMEOUT) == 32
+
+
+def test_reset_keeps_the_lock() -> None:
+    """Threads that waited for the old lock recorded calls beside those with the new one, under the same number."""
+    queue = dummymp.TaskQueue()
+    lock = queue._lock
+    queue.reset()
+    assert queue._lock is lock
+
+
+class Moody(Exception):
+    """Cannot be rebuilt from its `args`."""
+
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def log_with_an_extra() -> None:
+    """Log something that arrives as text only."""
+    logging.getLogger("mended").warning("hello", extra={"err": Moody(1, 2)})
+
+
+def test_an_extra_of_a_log_record_that_cannot_be_rebuilt(caplog: pytest.LogCaptureFixture) -> None:
+    """It came as a TypeError out of process_until_done()."""
+    dummymp.run(log_with_an_extra)
+    dummymp.process_until_done()
+    assert [record.err for record in caplog.records if record.name == "mended"] == [repr(Moody(1, 2))]
+
+
+class Quitter:
+    """Cannot be unpickled where the results go."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise SystemExit("no")
+
+    def __init__(self) -> None:
+        self.x = 1
+
+
+def test_a_result_that_raises_systemexit_when_it_is_rebuilt() -> None:
+    """It ended the script, and its task stayed running for ever."""
+    task = dummymp.run(Quitter)
+    assert dummymp.process_until_done(TIMEOUT)
+    assert isinstance(task.exception(), SystemExit)
+
+
+def fork_while_printing() -> int:
+    """Fork while another thread is in print(); the copy prints, too."""
+    stop = threading.Event()
+
+    def chatter() -> None:
+        while not stop.is_set():
+            print("chatter")
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    status = 0
+    for _ in range(20):
+        pid = os.fork()
+        if pid == 0:
+            print("from the copy")
+            os._exit(0)
+        status |= os.waitpid(pid, 0)[1]
+    stop.set()
+    thread.join()
+    return status
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_a_task_while_another_thread_prints() -> None:
+    """The copy waited for a lock that the thread held, which is not in the copy."""
+    with dummymp.configure(timeout=TIMEOUT):
+        assert dummymp.run(fork_while_printing).result() == 0
+
+
+def test_an_object_that_can_be_called(script: Script) -> None:
+    """It failed with "no attribute '__qualname__'", as if that were the user's fault."""
+    done = script(
+        """
+        import dummymp
+        class Scale:
+            def __init__(self, k): self.k = k
+            def __call__(self, x): return self.k * x
+        print(dummymp.run(Scale(3), 2).result())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("6\n", "")
+
+
+def test_sys_exit_in_a_task_does_not_end_the_script() -> None:
+    """results() and result() raise an ordinary exception; get_errors() keeps the task's own."""
+    task = dummymp.run(sys.exit, 0)
+    with pytest.raises(dummymp.TaskFailed, match=r"task 0, exit\(\.\.\.\), ended itself by sys.exit\(\)"):
+        task.result()
+    with pytest.raises(dummymp.TaskFailed):
+        dummymp.results()
+    assert isinstance(dummymp.get_errors()[0], SystemExit)
+
+
+def test_every_standard_module_may_be_a_global_of_a_task(script: Script) -> None:
+    """Frozen modules such as `os` were taken for ones that cannot be imported, and refused."""
+    done = script(
+        """
+        import abc, codecs, io, os, posixpath, runpy, stat, zipimport, sys, dummymp
+        for name in ("abc", "codecs", "io", "os", "posixpath", "runpy", "stat", "zipimport", "sys"):
+            space = {name: sys.modules[name], "__name__": "__main__"}
+            exec(f"def task(): return {name}.__name__", space)
+            dummymp.run(space["task"])
+        print(dummymp.results())
+        """
+    )
+    assert done.stdout.count("'") == 18, done.stderr
+
+
+def test_a_script_named_queue(script: Script) -> None:
+    """It hid Python's own `queue` from the parent, which needs it no longer."""
+    done = script("import dummymp\nprint(dummymp.run(pow, 2, 5).result())\n", name="queue.py")
+    assert (done.stdout, done.stderr) == ("32\n", "")
+
+
+def test_stopping_at_the_first_failure_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    """It said that killall() was called, which the user never did."""
+    dummymp.configure(on_error="stop", max_processes=1)
+    dummymp.run(divmod, 1, 0)
+    dummymp.run(divmod, 1, 1)
+    with pytest.raises(ZeroDivisionError):
+        dummymp.process_until_done()
+    assert 'task 0 failed (on_error="stop")' in str(dummymp.get_errors()[1])
+    assert "killall" not in caplog.text
+
+
+def test_a_frozen_program_does_not_start_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It started copies of itself without end."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    dummymp.run(pow, 2, 5)
+    with pytest.raises(dummymp.WorkersCannotStart, match="frozen program"):
+        dummymp.process_until_done()
+    dummymp.killall()
+
+
+def leave_orphans() -> int:
+    """Leave a process behind that ends at once."""
+    os.system("(true &)")
+    return os.getpid()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives us the orphans")
+def test_zombies_do_not_pile_up() -> None:
+    """A worker that keeps finding orphans that have ended is replaced, and they go with it."""
+    dummymp.configure(max_processes=1)
+    pids = {dummymp.run(leave_orphans).result() for _ in range(120)}
+    assert len(pids) > 1

@@ -1,0 +1,608 @@
+"""Scripts without a guard, in every shell and in odd surroundings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+import dummymp
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TIMEOUT = 60  # seconds; reached only in a deadlock
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(dummymp.__file__)))
+
+START = 'import dummymp\ndummymp.configure(priority="NUCLEAR")\n'
+
+# What a beginner's file may hold; nothing of it can be imported by anybody.
+NO_GUARD = """\
+import collections
+import dataclasses
+import enum
+
+import dummymp
+
+print("once")
+dummymp.configure(priority="NUCLEAR")
+FACTOR = 3
+Pair = collections.namedtuple("Pair", "left right")
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int
+    def times(self, n):
+        return Point(self.x * n, self.y * n)
+
+class Odd(Exception):
+    pass
+
+def helper(n):
+    return n * FACTOR
+
+def work(n, color, pair, point):
+    if n == 3:
+        raise Odd(n, color)
+    print("task", n)
+    return helper(n), color, Pair(pair.right, pair.left), point.times(n), Point
+
+def outer(n):
+    def inner():
+        return helper(n) + 1
+    return inner
+
+for n in range(4):
+    dummymp.run(work, n, Color.BLUE, Pair(1, 2), Point(n, 1))
+dummymp.run(lambda a, b: a + b, 20, b=3)
+dummymp.run(outer(5))
+dummymp.process_until_done()
+
+returns, errors = dummymp.get_returns(), dummymp.get_errors()
+number, color, pair, point, cls = returns[2]
+print(number, color is Color.BLUE, pair == Pair(2, 1), point == Point(4, 2), returns[4], returns[5])
+print(type(pair) is Pair, type(point) is Point, cls is Point, type(errors[3]) is Odd, errors[3].args == (3, Color.BLUE))
+print(list(returns), list(errors))
+"""
+
+EXPECTED = sorted(
+    ["once", "task 0", "task 1", "task 2", "6 True True True 23 16", "True True True True True", "[0, 1, 2, 4, 5] [3]"]
+)
+
+
+def check_no_guard(done: subprocess.CompletedProcess[str]) -> None:
+    """Expect what NO_GUARD prints, and its one failure told."""
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == EXPECTED, done.stderr
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert done.stderr.count("task 3, ") == 1
+    assert done.stderr.splitlines()[-1].startswith("1 of 6 tasks failed")
+
+
+@pytest.mark.usefixtures("start_method")
+def test_a_file_without_guard(script: Script) -> None:
+    """A plain file runs once, its tasks in parallel, and objects of its classes come back as what they were."""
+    check_no_guard(script(NO_GUARD))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["command", "stdin", "module", "optimised", "isolated", "warnings are errors", "safe path", "no site", "exec"],
+)
+def test_without_guard_in_every_way(script: Script, tmp_path: Path, how: str) -> None:
+    """The same source, started in every other way that Python has."""
+    inserted = f"import sys; sys.path[:0] = {[HOME, *filter(None, sys.path)]!r}\n" + NO_GUARD
+    options: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": TIMEOUT}
+    if how == "command":
+        done = subprocess.run([sys.executable, "-c", NO_GUARD], stdin=subprocess.DEVNULL, **options)
+    elif how == "stdin":
+        done = subprocess.run([sys.executable], input=NO_GUARD, **options)
+    elif how == "module":
+        (tmp_path / "mine.py").write_text(NO_GUARD)
+        done = subprocess.run([sys.executable, "-m", "mine"], stdin=subprocess.DEVNULL, **options)
+    elif how == "exec":
+        (tmp_path / "mine.txt").write_text(NO_GUARD)
+        done = script('exec(compile(open("mine.txt").read(), "mine.txt", "exec"), {"__name__": "__main__"})')
+    elif how == "safe path":
+        done = script(NO_GUARD, env={**os.environ, "PYTHONSAFEPATH": "1"})
+    else:
+        arguments = {
+            "optimised": ["-OO"],
+            "isolated": ["-I"],
+            "no site": ["-S", "-E"],
+            "warnings are errors": ["-W", "error", "-b", "-X", "dev"],
+        }[how]
+        done = script(inserted, *arguments)
+    check_no_guard(done)
+
+
+def test_the_interactive_shell(tmp_path: Path) -> None:
+    """Functions and classes that are typed into a REPL work, also typed anew; an error stops nothing."""
+    typed = """\
+import dummymp
+dummymp.configure(priority="NUCLEAR")
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def double(point):
+    print("doubling", point.x)
+    return Point(2 * point.x)
+
+_ = dummymp.run(double, Point(4))
+dummymp.process_until_done()
+type(dummymp.get_returns()[0]) is Point, dummymp.get_returns()[0].x
+def double(point):
+    return "anew", point.x
+
+_ = dummymp.run(double, Point(5))
+1 / 0
+dummymp.run(double, Point(6)).result()
+dummymp.results()[1]
+dummymp.run(lambda: __name__).result()
+"""
+    done = subprocess.run(
+        [sys.executable, "-q", "-i"], input=typed, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("<dummymp")]
+    assert lines == ["doubling 4", "True", "(True, 8)", "('anew', 6)", "('anew', 5)", "'__main__'"]
+    assert done.stderr.count("Traceback") == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+DOCTEST = '''
+import dummymp
+dummymp.configure(priority="NUCLEAR")
+
+class Thing:
+    """Is a thing."""
+
+def square(n):
+    """Square a number.
+
+    >>> for n in range(3):
+    ...     _ = dummymp.run(square, n)
+    >>> dummymp.process_until_done()
+    True
+    >>> dummymp.get_returns()
+    {0: 0, 1: 1, 2: 4}
+    >>> def nested(n):
+    ...     print("in a task")
+    ...     return square(n) + 1
+    >>> dummymp.run(nested, 3).result()
+    in a task
+    10
+    >>> type(dummymp.run(Thing).result()) is Thing
+    True
+    >>> dummymp.reset()
+    """
+    return n * n
+
+if __name__ == "__main__":
+    import doctest
+    print(doctest.testmod())
+'''
+
+
+def test_doctest(script: Script) -> None:
+    """Functions and classes of a doctest run, and their prints are part of its output."""
+    done = script(DOCTEST)
+    assert done.stdout == "TestResults(failed=0, attempted=7)\n", done.stderr
+
+
+def test_doctest_of_a_module_that_cannot_be_imported(tmp_path: Path) -> None:
+    """`python -m doctest folder/module.py` loads the module, but leaves no path by which a worker could find it."""
+    folder = tmp_path / "deeper"
+    folder.mkdir()
+    (folder / "documented.py").write_text(DOCTEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "doctest", "deeper/documented.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_named_like_standard_modules(script: Script, tmp_path: Path) -> None:
+    """Files of the user's that hide standard modules, next to the script, are found by the script and its tasks."""
+    for name in ("random", "secrets", "test", "worker", "code"):
+        (tmp_path / f"{name}.py").write_text(f"def mine():\n    return {name!r}\n")
+    done = script(
+        "import random, secrets, test, worker, code\n"
+        + START
+        + "for module in (random, secrets, test, worker, code):\n    dummymp.run(module.mine)\n"
+        + "dummymp.run(lambda: random.mine())\ndummymp.configure(seed=3)\ndummymp.run(lambda: random.mine())\n"
+        + "print(*dummymp.results())"
+    )
+    assert (done.stdout, done.stderr) == ("random secrets test worker code random random\n", "")
+
+
+@pytest.mark.parametrize("name", ["signal", "socket", "logging", "token", "dummymp"])
+def test_a_neighbour_that_hides_a_module_that_python_needs(script: Script, tmp_path: Path, name: str) -> None:
+    """Where a file hides a module without which nothing works, the script works all the same, or the file is named."""
+    (tmp_path / f"{name}.py").write_text("print('hello')\n")
+    done = script(START + "print(dummymp.run(pow, 2, 5).result())")
+    if done.returncode == 0:
+        assert done.stdout.splitlines()[-1] == "32"
+    else:
+        # Python of 3.13 and later says it itself: "consider renaming ..."; the traceback shows the path, too.
+        assert str(tmp_path / name) in done.stderr or name in done.stderr.splitlines()[-1]
+    assert done.stdout.count("hello") <= 1  # No worker imports it.
+
+
+def test_classes_of_the_script_stay_what_they_are(script: Script, start_method: str) -> None:
+    """Sending and receiving objects changes nothing of the user's classes; in a task they can be plainly pickled."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import copy, enum, pickle
+            class Base:
+                registry = []
+                def __init_subclass__(cls, **kwargs):
+                    super().__init_subclass__(**kwargs)
+                    Base.registry.append(cls.__name__)
+            class Model(Base):
+                count = 0
+                def __init__(self, weight):
+                    self.weight = weight
+                def __eq__(self, other):
+                    return type(self) is type(other) and self.weight == other.weight
+                def __hash__(self):
+                    return hash(self.weight)
+            class Color(enum.IntFlag):
+                RED = 1
+                BLUE = 2
+            class Outer:
+                class Inner:
+                    value = 5
+            class Problem(Exception):
+                def __init__(self, model):
+                    super().__init__(model)
+                    self.model = model
+            def work(model, inner):
+                Model.count += 1
+                copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+                if model.weight == 2:
+                    raise Problem(model)
+                return Model(model.weight + 1), copies, {Color.RED | Color.BLUE: [model]}, Model, inner
+            def members(cls):
+                # __slotnames__ is of pickle itself.
+                return {name: value for name, value in vars(cls).items() if name != "__slotnames__"}
+            before = members(Model), list(Base.registry), members(Color)
+            for weight in range(4):
+                dummymp.run(work, Model(weight), Outer.Inner())
+            try:
+                dummymp.results()
+            except Problem as problem:
+                print("caught", problem.model == Model(2), type(problem) is Problem)
+            model, copies, table, cls, inner = dummymp.get_returns()[3]
+            print(model == Model(4), copies == [Model(3), Model(3)], table == {Color(3): [Model(3)]}, cls is Model)
+            print(type(inner) is Outer.Inner, type(next(iter(table))) is Color)
+            print(before == (members(Model), Base.registry, members(Color)))
+            """
+        )
+    )
+    assert done.stdout == "caught True True\nTrue True True True\nTrue True\nTrue\n", done.stderr
+
+
+def test_functions_and_classes_defined_anew(script: Script) -> None:
+    """Each call uses what its names meant when it was queued; objects come back as the class of that moment."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            dummymp.configure(max_processes=1)
+            class Thing:
+                version = 1
+            def make():
+                return Thing()
+            def work():
+                return "one", helper()
+            def helper():
+                return 1
+            First = Thing
+            dummymp.run(work)
+            dummymp.run(make)
+            dummymp.process_until_done()
+            def helper():
+                return 2
+            dummymp.run(work)
+            class Thing:
+                version = 2
+            dummymp.run(make)
+            def work():
+                return "two", helper()
+            dummymp.run(work)
+            work.__defaults__ = ()
+            helper = lambda: 3
+            dummymp.run(work)
+            *results, = dummymp.results()
+            print(results[0], results[2], results[4], results[5])
+            print(type(results[1]) is First, type(results[3]) is Thing, results[1].version, results[3].version)
+            """
+        )
+    )
+    assert done.stderr == ""
+    assert done.stdout == "('one', 1) ('one', 2) ('two', 2) ('two', 3)\nTrue True 1 2\n"
+
+
+# --- what a script takes along -----------------------------------------------------------------------------------
+
+
+def test_modules_next_to_the_script(script: Script, tmp_path: Path) -> None:
+    """Modules beside the script and in folders added to sys.path are found by tasks, whatever the working directory."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (tmp_path / "beside.py").write_text("class Beside:\n    pass\ndef make():\n    return Beside()\n")
+    (library / "added.py").write_text("def triple(n):\n    return 3 * n\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import os, sys
+            import beside
+            def late():
+                import added
+                return added.triple(4)
+            print(type(dummymp.run(beside.make).result()) is beside.Beside)
+            sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "library"))
+            print(dummymp.run(late).result())
+            import added
+            print(dummymp.run(added.triple, 5).result())
+            """
+        ),
+        cwd=elsewhere,
+    )
+    assert (done.stdout, done.stderr) == ("True\n12\n15\n", "")
+
+
+def test_a_module_that_cannot_be_imported(script: Script, tmp_path: Path) -> None:
+    """Functions and classes of a module that was loaded from a path, as plug-ins are, work, too."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "plug.py").write_text(
+        "class Point:\n    pass\ndef helper(n):\n    return n + 1\ndef work(n):\n    return helper(n), Point()\n"
+    )
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import importlib.util, sys
+            spec = importlib.util.spec_from_file_location("plug", "plugins/plug.py")
+            plug = importlib.util.module_from_spec(spec)
+            sys.modules["plug"] = plug
+            spec.loader.exec_module(plug)
+            number, point = dummymp.run(plug.work, 1).result()
+            print(number, type(point) is plug.Point)
+            """
+        )
+    )
+    assert (done.stdout, done.stderr) == ("2 True\n", "")
+
+
+def test_arguments_path_filters_and_levels(script: Script, start_method: str) -> None:
+    """sys.argv, sys.path, warnings filters and log levels of the script hold in its tasks, also when they change."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import json, logging, sys, warnings
+            def look():
+                try:
+                    warnings.warn("careful", UserWarning)
+                    warned = "passed"
+                except UserWarning:
+                    warned = "raised"
+                level = logging.getLogger("mine").getEffectiveLevel()
+                return sys.argv[1:], sys.path == expected, warned, level
+            def ask():
+                global expected
+                expected = list(sys.path)
+                return dummymp.run(look).result()
+            sys.argv.append("one")
+            warnings.simplefilter("ignore")
+            found = [ask()]
+            sys.argv = ["script.py", "two"]
+            sys.path.insert(0, "/somewhere/else")
+            warnings.simplefilter("error")
+            logging.getLogger("mine").setLevel("INFO")
+            found.append(ask())
+            warnings.resetwarnings()
+            warnings.filterwarnings("ignore", message="care.*")
+            logging.getLogger("mine").setLevel(logging.NOTSET)
+            logging.root.setLevel("ERROR")
+            found.append(ask())
+            print(json.dumps(found))
+            """
+        )
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [
+        [["one"], True, "passed", 30],
+        [["two"], True, "raised", 20],
+        [["two"], True, "passed", 40],
+    ]
+
+
+def test_hash_seed(script: Script) -> None:
+    """PYTHONHASHSEED of the script holds in workers, so that sets have one order everywhere."""
+    source = START + "print(dummymp.run(hash, 'apple').result() == hash('apple'))"
+    done = script(source, env={**os.environ, "PYTHONHASHSEED": "123"})
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# --- odd surroundings --------------------------------------------------------------------------------------------
+
+SQUARES = """
+def square(n):
+    print("task", n)
+    return n * n
+for n in range(3):
+    dummymp.run(square, n)
+"""
+
+
+@pytest.mark.usefixtures("start_method")
+def test_a_working_directory_that_is_gone(script: Script) -> None:
+    """A script whose directory was deleted under it goes on."""
+    done = script(
+        START
+        + "import os\nos.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')\n"
+        + SQUARES
+        + "print(dummymp.results())"
+    )
+    assert sorted(done.stdout.splitlines()) == ["[0, 1, 4]", "task 0", "task 1", "task 2"]
+    assert done.stderr == ""
+
+
+def test_a_directory_that_goes_before_the_task_runs(script: Script) -> None:
+    """The directory of the call is gone when its task starts: it runs all the same, and a line on stderr says where."""
+    done = script(
+        START
+        + "import os\nos.mkdir('gone')\nos.chdir('gone')\ndummymp.run(pow, 2, 5)\nos.chdir('..')\nos.rmdir('gone')\n"
+        + "print(dummymp.results())"
+    )
+    assert done.stdout == "[32]\n", done.stderr
+    assert "gone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nowhere_to_write(script: Script, tmp_path: Path) -> None:
+    """Neither the working directory nor a temporary folder need be writable; a strict umask does no harm either."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    done = script(
+        START + "import os\nos.umask(0o777)\n" + SQUARES + "print(dummymp.results())",
+        cwd=closed,
+        env={**os.environ, "TMPDIR": "/nowhere", "HOME": "/nowhere"},
+    )
+    assert "[0, 1, 4]\n" in done.stdout
+    assert done.stderr == ""
+    assert os.listdir(closed) == []
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(tmp_path: Path, closed: str) -> None:
+    """Standard streams that are closed from the beginning, all or some, change nothing in the results."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        START + SQUARES + "results = dummymp.results()\nopen('result', 'w').write(str(results))\n"
+        "import os\nassert dummymp.run(os.system, 'echo program').result() == 0\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, str(path)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "result").read_text() == "[0, 1, 4]"
+    expected = [] if " >&-" in f" {closed}" else ["program", "task 0", "task 1", "task 2"]
+    assert sorted(done.stdout.splitlines()) == expected
+    assert done.stderr == ""
+
+
+def test_streams_replaced_by_odd_objects(script: Script) -> None:
+    """sys.stdout may be None, or an object that can do nothing but write; prints of tasks go where it says."""
+    done = script(
+        START
+        + SQUARES
+        + textwrap.dedent(
+            """
+            import sys
+            class Writer:
+                def __init__(self):
+                    self.text = ""
+                def write(self, text):
+                    self.text += text
+            real, sys.stdout, sys.stderr, sys.stdin = sys.stdout, None, None, None
+            results = dummymp.results()
+            sys.stdout = sys.stderr = Writer()
+            dummymp.run(square, 7)
+            dummymp.run(print, "plain", file=None)
+            dummymp.process_until_done()
+            mine, sys.stdout, sys.stderr = sys.stdout, real, sys.__stderr__
+            print(results, repr(mine.text))
+            """
+        )
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout in (
+        "[0, 1, 4] 'task 7\\nplain\\n'\n",
+        "[0, 1, 4] 'plain\\ntask 7\\n'\n",
+    )
+
+
+@pytest.mark.skipif(not shutil.which("head"), reason="needs head")
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    """In `script | head -1` the script works on; only the user's own print may complain, as it always does."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        START
+        + "def talk(n):\n    for _ in range(3000):\n        print('line', n)\n    return n\n"
+        + "for n in range(4):\n    dummymp.run(talk, n)\n"
+        + "results = dummymp.results()\nopen('result', 'w').write(str(results))\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$0" "$1" | head -1', sys.executable, str(path)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.stdout.startswith("line ")
+    assert done.stdout.count("\n") == 1
+    assert (tmp_path / "result").read_text() == "[0, 1, 2, 3]"
+    assert "Traceback" not in done.stderr
+    assert "dummymp" not in done.stderr
+
+
+def test_text_that_is_not_ascii(script: Script, tmp_path: Path) -> None:
+    """Any text may be printed, logged, raised and be part of names; a stream that cannot show it gets it escaped."""
+    folder = tmp_path / "größe 漢字"
+    folder.mkdir()
+    source = START + textwrap.dedent(
+        r"""
+        import logging
+        logging.basicConfig(level="INFO", format="%(message)s")
+        dummymp.configure(log_prefix="")
+        class Größe(Exception):
+            pass
+        def grüße(name):
+            print("Grüße", name, "\udcff \x00 \N{SNOWMAN}")
+            logging.info("geloggt: %s", name)
+            raise Größe(name)
+        dummymp.run(grüße, "Jörg 漢字")
+        dummymp.process_until_done()
+        print(type(dummymp.get_errors()[0]) is Größe, dummymp.get_errors()[0].args == ("Jörg 漢字",))
+        """
+    )
+    shown = script(source, cwd=folder, name="größe.py", env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == "Grüße Jörg 漢字 \\udcff \x00 \N{SNOWMAN}\nTrue True\n"
+    assert "geloggt: Jörg 漢字\n" in shown.stderr
+    assert "Größe: Jörg 漢字" in shown.stderr
+    plain = script(source, cwd=folder, name="größe.py", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout == "Gr\\xfc\\xdfe J\\xf6rg \\u6f22\\u5b57 \\udcff \x00 \\u2603\nTrue True\n"
+    assert "geloggt: J\\xf6rg" in plain.stderr
+    old = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    poor = script(source, cwd=folder, name="script.py", env=old)
+    assert poor.stdout.splitlines()[-1] == "True True", poor.stderr
