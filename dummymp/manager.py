@@ -357,10 +357,15 @@ class Manager:
         if not tasks:
             handle.since = time.monotonic()  # They were just being read there. It is asked again, but not at once.
             return
-        if handle.assigned[0] is tasks[0]:
-            self._had_not_begun(handle)
+        first = handle.assigned[0] if handle.begun is tasks[0] and tasks[0] not in handle.dropped else None
         handle.assigned = collections.deque(task for task in handle.assigned if task.index not in numbers)
-        self._queue_again(handle, tasks)
+        if first is None:
+            self._queue_again(handle, tasks)
+        else:
+            # It was told that this one begins, and it would have, this very moment: it gets it once more.
+            handle.post_task(first, self._settings)
+            self._pool.flush(handle)
+            self._queue_again(handle, tasks[1:])
         if not handle.assigned:
             self._release(handle)
 

@@ -67,6 +67,8 @@ class TaskQueue:
         self._tasks: list[Task[Any]] = []
         self._engine: Any = None
         self._running = 0
+        # Those that began and have not ended: what runs, and what waits for its next attempt.
+        self._begun = 0
         self._done = 0
         self._failed = 0
         self._stop: Task[Any] | None = None
@@ -235,7 +237,7 @@ class TaskQueue:
         return show_progress(self._counts) if progress else no_progress()
 
     def _counts(self) -> tuple[int, int, int]:
-        return self._done + self._failed, self._running, len(self._tasks)
+        return self._done + self._failed, self._begun, len(self._tasks)
 
     def _sum_up(self, failed: int) -> None:
         if failed:
@@ -250,6 +252,7 @@ class TaskQueue:
         if task.done():  # Another thread called reset() just now.
             return None
         first = task.started_at is None
+        self._begun += first
         task.started_at = time.time()
         self._count_running(task, True)
         return self._callback("on_start", self._options.on_start) if first else None
@@ -272,6 +275,7 @@ class TaskQueue:
             task._pid = task.pid
             task.frozen = task.live = None
             self._count_running(task, False)
+            self._begun -= task.started_at is not None
             if error is None:
                 task._value = value
                 self._done += 1

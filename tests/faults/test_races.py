@@ -173,3 +173,29 @@ print(list(dummymp.get_returns()) == list(range(stats["done"])), signal.getsigna
 """
     )
     assert done.stdout == "True\n0 0 True {}\nTrue True\n", done.stdout + done.stderr
+
+
+def test_counts_hold_when_tasks_are_called_back_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What callbacks are told agrees with what they were told before, however often a worker is asked to give back."""
+    monkeypatch.setattr("dummymp.manager.CALL_BACK_AFTER", 0.0)
+    started = ended = 0
+    wrong = []
+
+    def start(completed: int, running: int, total: int) -> None:
+        nonlocal started
+        started += 1
+        if (completed, running) != (ended, started - ended):
+            wrong.append((completed, running, ended, started))
+
+    def end(completed: int, running: int, total: int) -> None:
+        nonlocal ended
+        ended += 1
+        if (completed, running) != (ended, started - ended):
+            wrong.append((completed, running, ended, started))
+
+    dummymp.configure(priority="NUCLEAR", max_processes=2, on_start=start, on_end=end)
+    for number in range(3000):
+        dummymp.run(divmod, number, 7)
+    dummymp.process_until_done()
+    assert (started, ended, wrong) == (3000, 3000, [])
+    assert list(dummymp.get_returns()) == list(range(3000))
