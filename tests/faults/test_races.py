@@ -175,6 +175,12 @@ print(list(dummymp.get_returns()) == list(range(stats["done"])), signal.getsigna
     assert done.stdout == "True\n0 0 True {}\nTrue True\n", done.stdout + done.stderr
 
 
+def switch_threads_often(number: int) -> int:
+    """Let the worker's other thread, which gives back, come in between any two steps of the one that runs tasks."""
+    sys.setswitchinterval(1e-6)
+    return number
+
+
 def test_counts_hold_when_tasks_are_called_back_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What callbacks are told agrees with what they were told before, however often a worker is asked to give back."""
     monkeypatch.setattr("dummymp.manager.CALL_BACK_AFTER", 0.0)
@@ -195,7 +201,7 @@ def test_counts_hold_when_tasks_are_called_back_all_the_time(monkeypatch: pytest
 
     dummymp.configure(priority="NUCLEAR", max_processes=2, on_start=start, on_end=end)
     for number in range(3000):
-        dummymp.run(divmod, number, 7)
+        dummymp.run(switch_threads_often, number)
     dummymp.process_until_done()
     assert (started, ended, wrong) == (3000, 3000, [])
     assert list(dummymp.get_returns()) == list(range(3000))
