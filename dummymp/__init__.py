@@ -13,7 +13,7 @@ A map of the package, from the top down:
     api, legacy        the functions: methods of one hidden queue
     taskqueue          records calls, drives them, hands out results         options, task, progress
     inline, engine     the engines: here, or in worker processes             interrupts
-    manager            gives tasks to workers, takes in what comes back      pool, budget, fate
+    manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
     policy, cpus       how many may run now                                  limits, memory, oom
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows

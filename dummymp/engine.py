@@ -7,24 +7,19 @@ import collections
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .manager import Manager
     from .options import Options
+    from .outbox import After
     from .policy import Decision
     from .task import Task
 
 __all__ = ["ProcessEngine"]
 
-_After = Callable[[], object]
-
 
 def _never() -> bool:
     return False
-
-
-def _pace_key(task: Task[Any]) -> object:
-    """Tell functions apart: many are called <lambda>. One that is serialised anew each time is known by its name."""
-    frozen = task.frozen
-    return frozen.function.number if frozen is not None and frozen.function.reusable else task.name
 
 
 class ProcessEngine:
@@ -36,7 +31,9 @@ class ProcessEngine:
         began: Is told of each task that begins: ``began(task)``.
         requeued: Is told of each task that had begun, or was thought to have, and waits again: ``requeued(task)``.
         ended: Is told of each task that ended: ``ended(task, value, error, how)``; `how` is a text for the log.
-            All return what is to be called of the user's own code, or None.
+        went_well: Is told of tasks that one worker ended one after another, all well: ``went_well([(task, value),
+            ...])``. It need not have been told that they begin.
+            All give what is to be called of the user's own code: a function, an iterator of such, or None.
     """
 
     def __init__(
@@ -44,19 +41,19 @@ class ProcessEngine:
         manager: Manager,
         options: Callable[[], Options],
         *,
-        began: Callable[[Task[Any]], _After | None],
-        requeued: Callable[[Task[Any]], _After | None],
-        ended: Callable[[Task[Any], Any, BaseException | None, str], _After | None],
+        began: Callable[[Task[Any]], After | None],
+        requeued: Callable[[Task[Any]], After | None],
+        ended: Callable[[Task[Any], Any, BaseException | None, str], After | None],
+        went_well: Callable[[list[tuple[Task[Any], Any]]], Iterator[After | None]],
     ) -> None:
         self._manager = manager
         self.options = options
         self.began = began
         self.requeued = requeued
         self.ended = ended
+        self.went_well = went_well
         self.waiting: collections.deque[Task[Any]] = collections.deque()
         self.finished: list[Task[Any]] = []
-        # How long the functions take, in seconds.
-        self._pace: dict[object, float] = {}
         self.running = 0
         self.unfinished = 0
         self.driven = 0
@@ -65,9 +62,13 @@ class ProcessEngine:
         self.closed = False
         self.decision: Decision | None = None
 
-    def submit(self, task: Task[Any]) -> None:
-        """Add a task to those that wait."""
-        self._manager.submit(self, task)
+    def expect(self) -> None:
+        """Take note that tasks are being queued, so that the CPUs are measured from now on."""
+        self._manager.expect(self)
+
+    def submit(self, tasks: list[Task[Any]]) -> None:
+        """Add tasks to those that wait."""
+        self._manager.submit(self, tasks)
 
     def step(self, timeout: float | None, over: Callable[[], bool] = _never) -> list[Task[Any]]:
         """Drive until something of ours has ended, or `timeout` seconds passed (None: no limit); give what ended.
@@ -92,15 +93,6 @@ class ProcessEngine:
         """Give the process ids of the workers, starting ones too."""
         return self._manager.worker_pids()
 
-    def note_pace(self, task: Task[Any], seconds: float) -> None:
-        """Learn how long a function takes: a slow call counts at once, fast ones little by little."""
-        before = self.pace_of(task) or 0.0
-        self._pace[_pace_key(task)] = seconds if seconds >= before else (before + seconds) / 2
-
-    def pace_of(self, task: Task[Any]) -> float | None:
-        """Give the seconds that a call of this function takes; None if nobody knows."""
-        return self._pace.get(_pace_key(task))
-
     def waiting_for(self) -> str | None:
         """Say what keeps tasks waiting, or None."""
         return self.decision.waiting_for if self.waiting and self.decision is not None else None
@@ -109,10 +101,15 @@ class ProcessEngine:
         """Drop everything of this queue without a word."""
         self._manager.forget(self)
 
-    def end(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> _After | None:
+    def end(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
         """Close the books on a task, when the outbox comes to it."""
-        if not self._manager.count_ended(self):
+        if not self._manager.count_ended(self, [task]):
             return None
-        self.finished.append(task)
         self.halted = False
         return self.ended(task, value, error, how)
+
+    def end_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None] | None:
+        """Close the books on tasks that went well."""
+        if not self._manager.count_ended(self, [task for task, _ in ends]):
+            return None
+        return self.went_well(ends)

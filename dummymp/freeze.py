@@ -10,11 +10,15 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .captures import Captured, unchanged
 from .explain import call_text
+from .pace import pace_of
 from .pickling import dump_arguments, dumps, load_plain
+
+if TYPE_CHECKING:
+    from .pace import Pace
 
 __all__ = ["Frozen", "FunctionBlob", "freeze"]
 
@@ -34,14 +38,16 @@ class FunctionBlob:
         data: The pickle.
         reusable: A worker may call the same copy again and again: the function captures nothing that a call could
             change. Otherwise each call gets a fresh copy, as it was when it was queued.
+        pace: How long its calls take.
     """
 
-    __slots__ = ("data", "number", "reusable")
+    __slots__ = ("data", "number", "pace", "reusable")
 
-    def __init__(self, data: bytes, reusable: bool) -> None:
+    def __init__(self, data: bytes, reusable: bool, pace: Pace) -> None:
         self.number = next(_numbers)
         self.data = data
         self.reusable = reusable
+        self.pace = pace
 
 
 class Frozen:
@@ -94,7 +100,7 @@ _remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob]] =
 
 def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     if here:
-        return FunctionBlob(dumps(func, here=True), False)
+        return FunctionBlob(dumps(func, here=True), False, pace_of(func))
     known = _remembered.get(id(func))
     if known is not None and known[0]() is not func:
         known = None
@@ -104,7 +110,7 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     stable = captured.add(func)
     data = dumps(func)
     same = known is not None and known[2].data == data
-    blob = known[2] if known is not None and same else FunctionBlob(data, stable and not captured.writes)
+    blob = known[2] if known is not None and same else FunctionBlob(data, stable and not captured.writes, pace_of(func))
     _remember(func, captured.snapshot() if stable else (), blob)
     return blob
 

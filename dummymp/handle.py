@@ -27,6 +27,7 @@ from .transport import (
 )
 
 if TYPE_CHECKING:
+    from .freeze import Frozen
     from .launcher import Started
     from .surroundings import Settings
     from .task import Task
@@ -104,30 +105,28 @@ class WorkerHandle:
 
     def post_task(self, task: Task[Any], settings: Settings) -> None:
         """Queue a task to be sent, and before it what the worker does not know yet."""
-        assert task.frozen is not None
+        frozen = task.frozen
+        assert frozen is not None
+        function, surroundings, arguments = frozen.function, frozen.surroundings, frozen.arguments
         if self._settings is not settings:
             self._settings = settings
             self.channel.post(SETTINGS, settings.data())
-        function, surroundings = task.frozen.function, task.frozen.surroundings
         if function.number not in self._functions:
             self._remember(function.number, len(function.data))
             self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        self.channel.post(
-            TASK, TASK_HEAD.pack(task.index, function.number, surroundings.number), task.frozen.arguments
-        )
+        self.channel.post(TASK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
         self.assigned.append(task)
 
-    def bytes_for(self, task: Task[Any]) -> int:
+    def bytes_for(self, frozen: Frozen) -> int:
         """Count what `post_task` would send for a task."""
-        assert task.frozen is not None
-        size, function, surroundings = len(task.frozen.arguments), task.frozen.function, task.frozen.surroundings
-        if function.number not in self._functions:
-            size += len(function.data)
-        if surroundings.number != self._surroundings:
-            size += len(surroundings.data)
+        size = len(frozen.arguments)
+        if frozen.function.number not in self._functions:
+            size += len(frozen.function.data)
+        if frozen.surroundings.number != self._surroundings:
+            size += len(frozen.surroundings.data)
         return size
 
     def _remember(self, number: int, size: int) -> None:

@@ -48,6 +48,7 @@ class InlineEngine:
         self._ended = ended
         self.waiting: collections.deque[Task[Any]] = collections.deque()
         self.running = 0
+        self.driven = 0
         self._lock = threading.RLock()
 
     @property
@@ -55,9 +56,12 @@ class InlineEngine:
         """Count the tasks that have not ended."""
         return len(self.waiting) + self.running
 
-    def submit(self, task: Task[Any]) -> None:
-        """Add a task to those that wait."""
-        self.waiting.append(task)
+    def expect(self) -> None:
+        """Do nothing: there is nothing to prepare."""
+
+    def submit(self, tasks: list[Task[Any]]) -> None:
+        """Add tasks to those that wait."""
+        self.waiting.extend(tasks)
 
     def step(self, timeout: float | None, over: Callable[[], bool] = bool) -> list[Task[Any]]:
         """Run one task to its end; give it. The arguments are there for likeness."""

@@ -28,7 +28,9 @@ from __future__ import annotations
 import atexit
 import collections
 import functools
+import itertools
 import logging
+import operator
 import os
 import signal
 import threading
@@ -39,7 +41,8 @@ from .budget import Budget
 from .errors import NotPicklable, TaskKilled
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle
-from .interrupts import held, own_code
+from .interrupts import held
+from .outbox import Outbox
 from .output import Screen, handle_record
 from .pickling import loads
 from .pool import Pool
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 
     from .engine import ProcessEngine
     from .options import Options
+    from .outbox import After
+    from .pace import Pace
     from .policy import Preset
     from .task import Task
 
@@ -74,10 +79,6 @@ CALL_BACK_AFTER = 0.005
 # A worker answers a call back at once, unless C code keeps its other thread from running.
 CALL_BACK_LIMIT = 0.05
 
-# What an outbox entry does is done while Ctrl-C is held back; what it returns, code of the user, is called after that.
-_After = Callable[[], object]
-_Entry = tuple[Callable[..., "_After | None"], tuple[Any, ...]]
-
 
 class Manager:
     """Drives the tasks of all queues of the program."""
@@ -90,11 +91,7 @@ class Manager:
         # The thread that sleeps in the selector. Ctrl-C at a bad moment may leave its mark behind; `step` wipes it off.
         self._asleep: int | None = None
         self._drivers = 0
-        self._delivery = threading.RLock()
-        self._outbox: collections.deque[_Entry] = collections.deque()
-        # What is to be called next of the user's own code, and whether somebody is at it.
-        self._afters: collections.deque[_After] = collections.deque()
-        self._delivering = False
+        self._outbox = Outbox(self._tell_others_if_any)
         self._screen = Screen()
         self._notes: set[str] = set()
         self._pool = Pool(self._readable)
@@ -106,24 +103,31 @@ class Manager:
 
     # --- driving ---
 
-    def submit(self, engine: ProcessEngine, task: Task[Any]) -> None:
+    def expect(self, engine: ProcessEngine) -> None:
+        """Take note that a queue is being filled: it is not garbage until it is done, and the CPUs are looked at."""
+        with held, self._lock:
+            if engine not in self.engines:
+                self.engines.append(engine)
+            self._budget.baseline()
+
+    def submit(self, engine: ProcessEngine, tasks: list[Task[Any]]) -> None:
         with held, self._lock:
             if engine.closed:
                 return  # Another thread called reset() just now.
             if engine not in self.engines:
                 self.engines.append(engine)
-            engine.unfinished += 1
-            engine.waiting.append(task)
-            self._budget.baseline()
+            engine.unfinished += len(tasks)
+            engine.waiting.extend(tasks)
             if self._asleep:
                 self._pool.selector.wake()
 
-    def count_ended(self, engine: ProcessEngine) -> bool:
-        """Count a task of a queue as ended; False if the queue was closed."""
+    def count_ended(self, engine: ProcessEngine, tasks: list[Task[Any]]) -> bool:
+        """Count tasks of a queue as ended; False if the queue was closed."""
         with self._lock:
             if engine.closed:
                 return False
-            engine.unfinished -= 1
+            engine.finished += tasks
+            engine.unfinished -= len(tasks)
             if not engine.unfinished:
                 self.engines.remove(engine)
             return True
@@ -143,7 +147,7 @@ class Manager:
             while True:
                 with held, self._lock:
                     self._turn()
-                self.deliver()
+                self._outbox.deliver()
                 with held, self._lock:
                     finished, engine.finished = engine.finished, []
                     failure, self._pool.failure = self._pool.failure, None
@@ -163,49 +167,7 @@ class Manager:
         """Take in what workers sent, and start nothing."""
         with held, self._lock:
             self._look()
-        self.deliver()
-
-    def deliver(self) -> None:
-        """Work off the outbox: what was printed and logged, which tasks began and ended, in the order it happened."""
-        with self._delivery:
-            if self._delivering:
-                # A callback of the user has called us: its kill() has to be known when it returns, but what that says
-                # comes after the callback, so that callbacks that kill do not pile up.
-                with held:
-                    self._work_off(everything=True)
-                return
-            try:
-                self._delivering = True
-                while True:
-                    with held:
-                        self._work_off()
-                    if not self._afters:
-                        return
-                    self._call_next()
-            finally:
-                self._delivering = False
-
-    def _call_next(self) -> None:
-        """Call code of the user; again later, if Ctrl-C came before that was reached."""
-        over, own_code.reached = True, False
-        try:
-            self._afters[0]()
-        except KeyboardInterrupt:
-            over = own_code.reached
-            raise
-        finally:
-            if over:
-                self._afters.popleft()
-
-    def _work_off(self, *, everything: bool = False) -> None:
-        """Work off the outbox, as far as the first entry that calls code of the user; note that call."""
-        while self._outbox and (everything or not self._afters):
-            what, args = self._outbox.popleft()
-            after = what(*args)
-            if after is not None:
-                self._afters.append(after)
-        if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
-            self._tell_others()
+        self._outbox.deliver()
 
     def _sleep(self, engine: ProcessEngine, until: float | None, over: Callable[[], bool]) -> bool:
         """Wait until there is something to take in, or something is due; False if `over()`, which others may bring."""
@@ -228,6 +190,10 @@ class Manager:
                     self._asleep = None
                     self._changed.notify_all()
         return True
+
+    def _tell_others_if_any(self) -> None:
+        if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
+            self._tell_others()
 
     def _tell_others(self) -> None:
         """Wake the threads that also drive: a task may have ended, perhaps the one they wait for."""
@@ -268,9 +234,6 @@ class Manager:
             self._bury(handle, status)
         self._check_times()
 
-    def _post(self, what: Callable[..., _After | None], *args: Any) -> None:
-        self._outbox.append((what, args))
-
     # --- what comes in ---
 
     def _readable(self, handle: WorkerHandle) -> None:
@@ -292,25 +255,29 @@ class Manager:
         messages = list(messages)
         # What C code wrote before the worker sent these is in the pipes by now.
         self._show_pipes(handle, to_the_end=to_the_end)
-        for kind, message in messages:
-            self._take(handle, kind, message)
+        for kind, group in itertools.groupby(messages, operator.itemgetter(0)):
+            if kind == RESULT:
+                self._take_results(handle, [message for _, message in group])
+            else:
+                for _, message in group:
+                    self._take(handle, kind, message)
 
     def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
-        if kind in (RESULT, FAILURE):
-            self._take_answer(handle, kind, message)
+        if kind == FAILURE:
+            self._take_failure(handle, message)
         elif kind == TEXT:
             number, stream = TEXT_HEAD.unpack_from(message)
             text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
             if text:
-                self._post(self._show, stream, text, (handle.number, number))
+                self._outbox.post(self._show, stream, text, (handle.number, number))
         elif kind == RECORD:
             number = U64.unpack_from(message)[0]
             prefix = handle.engine.options().log_prefix if handle.engine is not None else "[PID {pid}] "
-            self._post(functools.partial, handle_record, memoryview(message)[U64.size :], number, prefix)
+            self._outbox.post(functools.partial, handle_record, memoryview(message)[U64.size :], number, prefix)
         elif kind == READY:
             self._pool.ready(handle, U64.unpack(message)[0])
             for stream, text in handle.early:
-                self._post(self._show, stream, text, (handle.number, -1))
+                self._outbox.post(self._show, stream, text, (handle.number, -1))
             handle.early.clear()
         elif kind == RETURNED:
             self._take_returned(handle, message)
@@ -318,36 +285,59 @@ class Manager:
             text = bytes(message).decode()
             if text not in self._notes:
                 self._notes.add(text)
-                self._post(_log, logging.WARNING, text)
+                self._outbox.post(_log, logging.WARNING, text)
 
-    def _take_answer(self, handle: WorkerHandle, kind: int, message: Any) -> None:
-        number, seconds = ENDED_HEAD.unpack_from(message)
-        if not handle.assigned or handle.assigned[0].index != number:
-            return  # A task that was killed while its answer was on the way.
-        if handle.begun is not handle.assigned[0]:
-            self._begin(handle)
-        task, engine = handle.assigned.popleft(), handle.engine
-        handle.answered += 1
-        if task in handle.dropped:
-            self._next(handle)
-            return
-        task.seconds = seconds
-        engine.note_pace(task, seconds)
-        self._pool.proved()
-        # What was written to a pipe may be of the next task already: its lines are not to be cut.
-        self._show_unfinished(handle, of_pipes=not handle.assigned)
-        body = memoryview(message)[ENDED_HEAD.size :]
-        if kind == FAILURE:
-            self._failed(engine, task, *unpack_failure(task, body))
-        else:
+    def _take_results(self, handle: WorkerHandle, messages: list[Any]) -> None:
+        """Take in what tasks returned that a worker ended one after another."""
+        engine, answered = handle.engine, handle.answered
+        ends: list[tuple[Task[Any], Any]] = []
+        # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
+        self._show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
+        for message in messages:
+            task = self._ended(handle, message)
+            if task is None:
+                continue
             try:
-                value = loads(body)
+                value = loads(memoryview(message)[ENDED_HEAD.size :])
             except BaseException as error:
+                self._outbox.post(engine.end_well, ends)
+                ends = []
+                self._outbox.post(engine.began, task)
                 how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
                 self._failed(engine, task, error, how)
             else:
-                self._post(engine.end, task, value, None, "")
-        self._next(handle)
+                ends.append((task, value))
+        if ends:
+            self._outbox.post(engine.end_well, ends)
+        if handle.answered > answered:
+            self._next(handle)
+
+    def _take_failure(self, handle: WorkerHandle, message: Any) -> None:
+        """Take in how a task failed."""
+        engine, answered = handle.engine, handle.answered
+        self._show_unfinished(handle, of_pipes=len(handle.assigned) <= 1)
+        task = self._ended(handle, message)
+        if task is not None:
+            self._outbox.post(engine.began, task)
+            self._failed(engine, task, *unpack_failure(task, memoryview(message)[ENDED_HEAD.size :]))
+        if handle.answered > answered:
+            self._next(handle)
+
+    def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
+        """Take the task off a worker that it has ended; None if it was killed, and its end told, before."""
+        number, seconds = ENDED_HEAD.unpack_from(message)
+        if not handle.assigned or handle.assigned[0].index != number:
+            return None  # Its answer was on the way.
+        task = handle.assigned.popleft()
+        handle.answered += 1
+        if task in handle.dropped:
+            return None
+        if handle.begun is not task:
+            task.attempts += 1  # It began and ended since we looked last.
+        task.seconds = seconds
+        task._pid = handle.pid
+        task.frozen.function.pace.note(seconds)  # type: ignore[union-attr]
+        return task
 
     def _take_returned(self, handle: WorkerHandle, message: Any) -> None:
         """Queue again, in front, what a worker gave back."""
@@ -375,6 +365,7 @@ class Manager:
 
     def _next(self, handle: WorkerHandle) -> None:
         """Go on to the next task that a worker was sent, or release it."""
+        self._pool.proved()
         if handle.assigned:
             self._begin(handle)
         else:
@@ -389,14 +380,14 @@ class Manager:
         task.state = "running"
         task.attempts += 1
         task._pid = handle.pid or functools.partial(self._pid_of, handle)
-        self._post(handle.engine.began, task)
+        self._outbox.post(handle.engine.began, task)
 
     def _had_not_begun(self, handle: WorkerHandle) -> None:
         """Take back that a worker begins the first of its tasks."""
         task = handle.assigned[0]
         if handle.begun is task and task not in handle.dropped:
             task.attempts -= 1
-            self._post(handle.engine.requeued, task)
+            self._outbox.post(handle.engine.requeued, task)
         handle.begun = None
 
     def _release(self, handle: WorkerHandle) -> None:
@@ -417,12 +408,12 @@ class Manager:
         """Note the failure of an attempt: the task waits for its next one, or has ended."""
         if task.attempts <= task.retries and not isinstance(error, TaskKilled):
             again = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
-            self._post(_log, logging.WARNING, again)
-            self._post(engine.requeued, task)
+            self._outbox.post(_log, logging.WARNING, again)
+            self._outbox.post(engine.requeued, task)
             engine.waiting.append(task)
         else:
             engine.halted = engine.halted or engine.options().on_error == "stop"
-            self._post(engine.end, task, None, error, how)
+            self._outbox.post(engine.end, task, None, error, how)
 
     def _count_running(self, engine: ProcessEngine, difference: int) -> None:
         self._running += difference
@@ -430,14 +421,14 @@ class Manager:
 
     # --- text ---
 
-    def _show(self, stream: int, text: str, owner: object) -> _After:
+    def _show(self, stream: int, text: str, owner: object) -> After:
         return functools.partial(self._screen.show, stream, text, owner)
 
     def _show_pipes(self, handle: WorkerHandle, *, to_the_end: bool = False) -> None:
         texts = handle.read_pipes(to_the_end=to_the_end)
         if handle.ready:
             for stream, text in texts:
-                self._post(self._show, stream, text, (handle.number, -1))
+                self._outbox.post(self._show, stream, text, (handle.number, -1))
         else:
             handle.early += texts
         for pipe in handle.pipes:
@@ -448,7 +439,7 @@ class Manager:
         """Show the lines that a task began and did not end, because it has ended."""
         for stream, rest in handle.unfinished_lines(of_pipes=of_pipes):
             # The line is ended for it: whoever prints next, a task or the script itself, begins one of its own.
-            self._post(self._show, stream, rest + "\n", (handle.number, handle.answered))
+            self._outbox.post(self._show, stream, rest + "\n", (handle.number, handle.answered))
 
     # --- ends of workers ---
 
@@ -555,7 +546,7 @@ class Manager:
                     handle.dropped.add(task)
                 self._failed(engine, task, TaskKilled(how), how)
                 count += 1
-        self.deliver()
+        self._outbox.deliver()
         return count
 
     def kill_all(self, engine: ProcessEngine, waiting: bool, why: str) -> None:
@@ -574,10 +565,11 @@ class Manager:
                         handle.dropped.update(handle.assigned)
                 for task in dropped:
                     text = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
-                    self._post(engine.end, task, None, TaskKilled(text), "")
+                    self._outbox.post(engine.end, task, None, TaskKilled(text), "")
                 if dropped:
-                    self._post(_log, logging.WARNING, f"{len(dropped)} waiting tasks were dropped, because {why}.")
-        self.deliver()
+                    text = f"{len(dropped)} waiting tasks were dropped, because {why}."
+                    self._outbox.post(_log, logging.WARNING, text)
+        self._outbox.deliver()
 
     def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
         for handle in self._pool.handles.values():
@@ -652,27 +644,37 @@ class Manager:
         """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each."""
         if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
             return
-        depth = self._depth(engine, engine.waiting[0]) if engine.waiting else 0
-        if len(handle.assigned) > depth // 2:
+        if handle.assigned and not self._is_short(handle):
             return
-        room = AHEAD_BYTES
-        while engine.waiting and len(handle.assigned) < depth:
-            task = engine.waiting[0]
-            if task.frozen is None or self._depth(engine, task) <= len(handle.assigned):
+        waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
+        while waiting:
+            frozen = waiting[0].frozen
+            if frozen is None:
                 return
-            room -= handle.bytes_for(task)
-            if room < 0:
+            if frozen.function.pace is not pace:
+                pace = frozen.function.pace
+                depth = self._depth(engine, pace)
+                if len(assigned) > depth // 2 and room == AHEAD_BYTES:
+                    return  # It has enough for now.
+            room -= handle.bytes_for(frozen)
+            if len(assigned) >= depth or room < 0:
                 return
-            handle.post_task(engine.waiting.popleft(), self._settings)
+            handle.post_task(waiting.popleft(), self._settings)
 
-    def _depth(self, engine: ProcessEngine, task: Task[Any]) -> int:
-        """Say how many tasks like this one a worker may hold: one if it is slow, or nobody knows."""
-        pace = engine.pace_of(task)
-        if pace is None:
+    def _is_short(self, handle: WorkerHandle) -> bool:
+        """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""
+        running = handle.assigned[0].frozen
+        if running is None or (running.function.pace.seconds or 1.0) > AHEAD_SECONDS:
+            return False
+        return time.monotonic() - handle.since < CALL_BACK_AFTER
+
+    def _depth(self, engine: ProcessEngine, pace: Pace) -> int:
+        """Say how many tasks of this pace a worker may hold: one if they are slow, or nobody knows."""
+        if pace.seconds is None:
             return 1
         assert engine.decision is not None
         share = 1 + len(engine.waiting) // max(1, engine.decision.allowed)
-        return min(share, 1 + int(AHEAD_SECONDS / (pace + TASK_OVERHEAD)))
+        return min(share, 1 + int(AHEAD_SECONDS / (pace.seconds + TASK_OVERHEAD)))
 
     def _freeze(self, engine: ProcessEngine, task: Task[Any]) -> bool:
         """Freeze a call that was queued with copy_args=False, now that it starts."""
@@ -681,7 +683,7 @@ class Manager:
         except NotPicklable as error:
             engine.waiting.popleft()
             task.attempts = task.retries + 1
-            self._post(engine.began, task)
+            self._outbox.post(engine.began, task)
             self._failed(engine, task, error, str(error))
             return False
         return True
@@ -695,7 +697,7 @@ class Manager:
         before, engine.decision = engine.decision, self._budget.decide(options, self._running)
         reason = engine.decision.waiting_for
         if reason is not None and (before is None or before.waiting_for != reason):
-            self._post(_log, logging.INFO, f"{len(engine.waiting)} tasks wait: {reason}")
+            self._outbox.post(_log, logging.INFO, f"{len(engine.waiting)} tasks wait: {reason}")
 
     # --- questions ---
 
@@ -737,7 +739,7 @@ class Manager:
         self._pool.abandon()
 
 
-def _log(level: int, text: str) -> _After:
+def _log(level: int, text: str) -> After:
     return functools.partial(logger.log, level, "%s", text)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
+    from .outbox import After
+
     P = ParamSpec("P")
 
 __all__ = ["TaskQueue"]
@@ -65,6 +67,7 @@ class TaskQueue:
 
     def _set_empty(self) -> None:
         self._tasks: list[Task[Any]] = []
+        self._handed_over = 0  # so many of them, to the engine
         self._engine: Any = None
         self._running = 0
         # Those that began and have not ended: what runs, and what waits for its next attempt.
@@ -111,11 +114,22 @@ class TaskQueue:
                 task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
             else:
                 task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
-            with held:
-                self._tasks.append(task)
-                self._known_waiting = False
-                engine.submit(task)
+            if self._handed_over == len(self._tasks):
+                engine.expect()
+            self._known_waiting = False
+            self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
+        if engine.driven:
+            self._hand_over()
         return task
+
+    def _hand_over(self) -> None:
+        """Give the engine the tasks that it has not got yet."""
+        if self._handed_over < len(self._tasks):
+            with held, self._lock:
+                tasks = self._tasks[self._handed_over :]
+                self._handed_over += len(tasks)
+                if tasks and self._engine is not None:
+                    self._engine.submit(tasks)
 
     def _start_engine(self) -> Any:
         if nesting.in_task():
@@ -132,7 +146,12 @@ class TaskQueue:
         from .manager import the_manager
 
         return ProcessEngine(
-            the_manager(), lambda: self._options, began=self._began, requeued=self._requeued, ended=self._ended
+            the_manager(),
+            lambda: self._options,
+            began=self._began,
+            requeued=self._requeued,
+            ended=self._ended,
+            went_well=self._went_well,
         )
 
     # --- driving ---
@@ -180,6 +199,7 @@ class TaskQueue:
         engine = self._engine
         if engine is not None:
             with deferrable:
+                self._hand_over()
                 engine.step(timeout)
         self._raise_stop()
         if self._outstanding():
@@ -199,10 +219,9 @@ class TaskQueue:
                 engine.take_in()
 
     def _outstanding(self) -> int:
-        engine = self._engine
-        return 0 if engine is None else int(engine.unfinished)
+        return len(self._tasks) - self._done - self._failed
 
-    def _drive(self, over: Callable[[], bool], until: float | None, bar: Callable[[], object] | None = None) -> bool:
+    def _drive(self, over: Callable[[], bool], until: float | None, bar: After | None = None) -> bool:
         """Drive until `over()`; False if the time came first."""
         self._raise_stop()  # It may be known from process_queue().
         try:
@@ -217,6 +236,7 @@ class TaskQueue:
                     first = False
                     engine = self._engine
                     if engine is not None:  # None: another thread called reset() just now.
+                        self._hand_over()
                         engine.step(left, over)
                     if bar is not None:
                         bar()
@@ -248,7 +268,7 @@ class TaskQueue:
 
     # --- fates: called by the engine, in the order things happened ---
 
-    def _began(self, task: Task[Any]) -> Callable[[], object] | None:
+    def _began(self, task: Task[Any]) -> After | None:
         if task.done():  # Another thread called reset() just now.
             return None
         first = task.started_at is None
@@ -267,20 +287,12 @@ class TaskQueue:
         self._running += runs - task._counted
         task._counted = runs
 
-    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> Callable[[], object] | None:
+    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
+        if error is None:
+            return next(self._went_well([(task, value)]), None)
         with self._lock:
-            if task.done():
+            if not self._close(task):
                 return None
-            task.ended_at = time.time()
-            task._pid = task.pid
-            task.frozen = task.live = None
-            self._count_running(task, False)
-            self._begun -= task.started_at is not None
-            if error is None:
-                task._value = value
-                self._done += 1
-                task.state = "done"
-                return self._callback("on_end", self._options.on_end) if self._options.on_end is not None else None
             task._error = error
             self._failed += 1
             task.state = "failed"
@@ -292,7 +304,33 @@ class TaskQueue:
         callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
         return functools.partial(_tell_failure, how, callback)
 
-    def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> Callable[[], object] | None:
+    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
+        options = self._options
+        for task, value in ends:
+            if task.started_at is None and not task.done():  # Its worker was quick: we hear of both at once.
+                yield self._began(task)
+                task.started_at = time.time() - (task.seconds or 0.0)
+            with self._lock:
+                if not self._close(task):
+                    continue
+                task._value = value
+                self._done += 1
+                task.state = "done"
+            if options.on_end is not None:
+                yield self._callback("on_end", options.on_end)
+
+    def _close(self, task: Task[Any]) -> bool:
+        """Take note that a task has ended; False if another thread called reset() just now."""
+        if task.done():
+            return False
+        task.ended_at = time.time()
+        task._pid = task.pid
+        task.frozen = task.live = None
+        self._count_running(task, False)
+        self._begun -= task.started_at is not None
+        return True
+
+    def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> After | None:
         """Make the call of a callback, with the counts of this moment."""
         if callback is None:
             return None
@@ -303,6 +341,7 @@ class TaskQueue:
             task, self._stop = self._stop, None
         if task is not None:
             with deferrable:
+                self._hand_over()
                 self._engine.kill_all(True, f'task {task.index} failed (on_error="stop")')
             self._stop = None
             task.outcome()
@@ -394,6 +433,7 @@ class TaskQueue:
         if found.done() or self._engine is None:
             return False
         with deferrable:
+            self._hand_over()
             return bool(self._engine.kill(found))
 
     def _find(self, task: Task[Any] | int) -> Task[Any]:
@@ -415,6 +455,7 @@ class TaskQueue:
         """
         if self._engine is not None:
             with deferrable:
+                self._hand_over()
                 self._engine.kill_all(queued, "killall() was called")
 
     def reset(self) -> None:
@@ -570,7 +611,7 @@ def _call_back(name: str, callback: Callable[[int, int, int], object], *counts: 
         )  # fmt: skip
 
 
-def _tell_failure(how: str, callback: Callable[[], object] | None) -> None:
+def _tell_failure(how: str, callback: After | None) -> None:
     if how:
         own_code.reached = True
         logger.error("%s", how)

@@ -113,7 +113,7 @@ class Channel:
         connection.setblocking(False)
         self._connection = connection
         self._reader = _Reader()
-        self.outgoing: collections.deque[memoryview] = collections.deque()
+        self.outgoing: collections.deque[bytes | memoryview] = collections.deque()
         self.closed = False
 
     def fileno(self) -> int:
@@ -159,9 +159,9 @@ class Channel:
         """Queue one message; `flush` writes it, together with others."""
         length = sum(map(len, parts))
         if length < LARGE:
-            self.outgoing.append(memoryview(b"".join((HEADER.pack(kind, length), *parts))))
+            self.outgoing.append(b"".join((HEADER.pack(kind, length), *parts)))
         else:
-            self.outgoing.append(memoryview(HEADER.pack(kind, length)))
+            self.outgoing.append(HEADER.pack(kind, length))
             self.outgoing.extend(memoryview(part) for part in parts if len(part))
 
     def flush(self) -> bool:
@@ -173,7 +173,7 @@ class Channel:
                 while outgoing and count >= len(outgoing[0]):
                     count -= len(outgoing.popleft())
                 if count:
-                    outgoing[0] = outgoing[0][count:]
+                    outgoing[0] = memoryview(outgoing[0])[count:]
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:

@@ -13,6 +13,7 @@ from typing import Callable
 import pytest
 
 import dummymp
+from dummymp.handle import WorkerHandle
 
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 START = 'import dummymp\ndummymp.configure(priority="NUCLEAR")\n'
@@ -205,3 +206,26 @@ def test_counts_hold_when_tasks_are_called_back_all_the_time(monkeypatch: pytest
     dummymp.process_until_done()
     assert (started, ended, wrong) == (3000, 3000, [])
     assert list(dummymp.get_returns()) == list(range(3000))
+
+
+def test_what_waits_behind_a_slow_task_does_not_travel_to_and_fro(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short tasks behind one that turned out slow are called back once, and then wait where they are."""
+    calls = []
+    call_back = WorkerHandle.call_back
+
+    def count(handle: WorkerHandle) -> None:
+        calls.append(handle.number)
+        call_back(handle)
+
+    monkeypatch.setattr(WorkerHandle, "call_back", count)
+    dummymp.configure(priority="NUCLEAR", max_processes=1)
+    for _ in range(20):
+        dummymp.run(time.sleep, 0)
+    dummymp.process_until_done()
+    calls.clear()
+    dummymp.run(time.sleep, 0.3)  # known as short
+    for _ in range(500):
+        dummymp.run(time.sleep, 0)
+    dummymp.process_until_done()
+    assert len(calls) <= 3
+    assert len(dummymp.get_returns()) == 521

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The outbox: what is to be shown and told, in the order in which it happened.
+
+Taking in what workers send and telling of it are two steps. The first must not be interrupted and calls no code of the
+user; the second runs the user's callbacks, log handlers and `sys.stdout`, which may take their time, raise, press on
+with `kill` or `run`, or be interrupted by Ctrl-C: then what was not told yet is told when the queue is driven again.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import TYPE_CHECKING, Any, Callable
+
+from .interrupts import held, own_code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["After", "Outbox"]
+
+# What an entry does is done while Ctrl-C is held back; what it gives, code of the user, is called after that.
+After = Callable[[], object]
+
+
+class Outbox:
+    """Holds entries, each of them a function with its arguments, and works them off one after another.
+
+    A function gives the code of the user that is to be called next, or None, or an iterator of such; the iterator goes
+    on after each call.
+
+    Args:
+        worked_off: Is called when there was nothing more to do, or code of the user comes next.
+    """
+
+    def __init__(self, worked_off: Callable[[], object]) -> None:
+        self._worked_off = worked_off
+        self._lock = threading.RLock()
+        self._entries: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
+        # An entry that was begun and has more to give.
+        self._begun: Iterator[After | None] | None = None
+        # What is to be called next of the user's own code, and whether somebody is at it.
+        self._afters: collections.deque[After] = collections.deque()
+        self._delivering = False
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def post(self, what: Callable[..., After | Iterator[After | None] | None], *args: Any) -> None:
+        """Add an entry."""
+        self._entries.append((what, args))
+
+    def deliver(self) -> None:
+        """Work off all entries, and call what they give."""
+        with self._lock:
+            if self._delivering:
+                # A callback of the user has called us: its kill() has to be known when it returns, but what that says
+                # comes after the callback, so that callbacks that kill do not pile up.
+                with held:
+                    self._work_off(everything=True)
+                return
+            try:
+                self._delivering = True
+                while True:
+                    with held:
+                        self._work_off()
+                    if not self._afters:
+                        return
+                    self._call_next()
+            finally:
+                self._delivering = False
+
+    def _call_next(self) -> None:
+        """Call code of the user; again later, if Ctrl-C came before that was reached."""
+        over, own_code.reached = True, False
+        try:
+            self._afters[0]()
+        except KeyboardInterrupt:
+            over = own_code.reached
+            raise
+        finally:
+            if over:
+                self._afters.popleft()
+
+    def _work_off(self, *, everything: bool = False) -> None:
+        """Work off entries, as far as the first that calls code of the user; note that call."""
+        while (self._begun is not None or self._entries) and (everything or not self._afters):
+            if self._begun is None:
+                what, args = self._entries.popleft()
+                given = what(*args)
+                if given is not None and hasattr(given, "__next__"):
+                    self._begun = given
+                    continue
+                after = given
+            else:
+                try:
+                    after = next(self._begun)
+                except StopIteration:
+                    self._begun = None
+                    continue
+            if after is not None:
+                self._afters.append(after)
+        self._worked_off()
