@@ -66,6 +66,8 @@ class LineWriter(io.TextIOBase):
 
     def flush(self) -> None:
         """Send the begun line, too. The parent shows it when it is whole, or when the task ends."""
+        if not self._line:
+            return
         with self._lock:
             if self._line:
                 text, self._line = self._line, ""

@@ -20,8 +20,6 @@ from .transport import (
     STDOUT,
     STOP,
     SURROUNDINGS,
-    TASK,
-    TASK_HEAD,
     U64,
     Channel,
 )
@@ -117,7 +115,7 @@ class WorkerHandle:
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        self.channel.post(TASK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
+        self.channel.post_task(task.index, function.number, surroundings.number, arguments)
         self.assigned.append(task)
 
     def bytes_for(self, frozen: Frozen) -> int:

@@ -16,8 +16,7 @@ __all__ = ["reseed"]
 
 def reseed(seed: int | None, task: int, *, loaded: bool = True) -> None:
     """Give the task with this call number its own random sequences; `loaded` False leaves loaded modules alone."""
-    value = None if seed is None else derive(seed, task)
-    _finder.value = value
+    _finder.value = value = None if seed is None else derive(seed, task)
     if value is not None and _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     for name in ("random", "numpy.random"):

@@ -92,7 +92,7 @@ def apply_surroundings(cwd: str | None, variables: dict[Any, Any]) -> None:
     """
     if _environ() != variables:
         _set_environ(variables)
-    if cwd is not None and cwd != _cwd():
+    if cwd is not None and _cwd() != cwd:
         os.chdir(cwd)
 
 

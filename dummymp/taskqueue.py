@@ -307,12 +307,14 @@ class TaskQueue:
     def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         options = self._options
         for task, value in ends:
-            if task.started_at is None and not task.done():  # Its worker was quick: we hear of both at once.
+            quick = task.started_at is None  # We hear of its beginning and its end at once.
+            if quick and options.on_start is not None:
                 yield self._began(task)
-                task.started_at = time.time() - (task.seconds or 0.0)
             with self._lock:
                 if not self._close(task):
                     continue
+                if quick:
+                    task.started_at = task.ended_at - (task.seconds or 0.0)  # type: ignore[operator]
                 task._value = value
                 self._done += 1
                 task.state = "done"
@@ -324,10 +326,12 @@ class TaskQueue:
         if task.done():
             return False
         task.ended_at = time.time()
-        task._pid = task.pid
+        if callable(task._pid):
+            task._pid = task._pid()
         task.frozen = task.live = None
-        self._count_running(task, False)
-        self._begun -= task.started_at is not None
+        if task.started_at is not None:
+            self._count_running(task, False)
+            self._begun -= 1
         return True
 
     def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> After | None:

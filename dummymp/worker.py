@@ -55,6 +55,8 @@ IDLE_SECONDS = 60.0
 # What a task leaves behind becomes ours (processes.adopt_orphans), and stays as a zombie when it has ended: to reap it
 # might take from the task what is the task's own. A worker that has seen that so often ends, and all of them with it.
 ORPHANS = 50
+# To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
+CAN_START_PROCESS = 1e-4
 
 
 class Worker:
@@ -71,7 +73,7 @@ class Worker:
         self._begun = begun
         self._count = 0
         self._orphans = 0
-        self._pid = os.getpid()
+        self._is_copy = False
         self._functions: dict[int, tuple[Any, bool]] = {}
         self._thawed: dict[int, Callable[..., Any]] = {}
         self._surroundings: dict[int, tuple[str | None, dict[Any, Any], int | None]] = {}
@@ -79,7 +81,6 @@ class Worker:
         self._argv: list[str] = list(sys.argv)
         self._disabled = logging.root.manager.disable
         self.task = 0
-        self.waiting_since: float | None = time.monotonic()
         self.stdout = LineWriter(channel, STDOUT, lambda: self.task)
         self.stderr = LineWriter(channel, STDERR, lambda: self.task)
         self.forwarder = Forwarder(channel, name, lambda: self.task)
@@ -87,18 +88,23 @@ class Worker:
     def loop(self) -> None:
         """Serve until the parent says stop, or is gone."""
         try:
-            self._channel.send(READY, U64.pack(self._pid))
+            self._channel.send(READY, U64.pack(os.getpid()))
             while True:
-                self.waiting_since = time.monotonic()
                 kind, message = self._channel.receive()
-                self.waiting_since = None
-                if kind == STOP:
+                if kind == TASK:
+                    self._run(message)
+                elif kind == STOP:
                     return
-                self._take(kind, message)
+                else:
+                    self._take(kind, message)
                 if self._orphans >= ORPHANS:
                     return  # What was sent ahead goes to another worker.
         except (EOFError, OSError):
             return
+
+    def waiting_since(self) -> float | None:
+        """Tell since when there is nothing to do, by `time.monotonic`; None if there is."""
+        return self._channel.waiting_since
 
     def give_back(self) -> None:
         """Give back the tasks that have come and were not begun; called from the watcher's thread."""
@@ -110,9 +116,7 @@ class Worker:
         self._channel.send(NOTE, text.encode())
 
     def _take(self, kind: int, message: Any) -> None:
-        if kind == TASK:
-            self._run(message)
-        elif kind == FUNCTION:
+        if kind == FUNCTION:
             number, reusable = U64.unpack_from(message)[0], bool(message[U64.size])
             self._functions[number] = bytes(message[U64.size + 1 :]), reusable
         elif kind == FORGET:
@@ -134,16 +138,14 @@ class Worker:
         self._count += 1
         self._begun(self._count)
         kind, seconds, body = self._outcome(number, function, surroundings, memoryview(message)[TASK_HEAD.size :])
-        if os.getpid() != self._pid:
-            # The task forked, and this is the copy: it has no business with the parent.
-            self.stdout.flush()
-            self.stderr.flush()
-            os._exit(0)
-        nesting.worker_task_over()
         self.stdout.flush()
         self.stderr.flush()
+        if self._is_copy:
+            os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
+        nesting.worker_task_over()
         self._channel.send(kind, ENDED_HEAD.pack(number, seconds), body)
-        self._orphans += _has_zombie()
+        if seconds > CAN_START_PROCESS:
+            self._orphans += _has_zombie()
 
     def _outcome(self, number: int, function: int, surroundings: int, arguments: Any) -> tuple[int, float, bytes]:
         """Run a task: (RESULT or FAILURE, seconds, what to send)."""
@@ -175,10 +177,10 @@ class Worker:
         root = logging.root
         if self.forwarder not in root.handlers:
             root.addHandler(self.forwarder)
+        if root.manager.disable != self._disabled:
+            logging.disable(self._disabled)
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
-        if logging.root.manager.disable != self._disabled:
-            logging.disable(self._disabled)
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
             sys.stdout, sys.stderr = self.stdout, self.stderr
 
@@ -194,6 +196,7 @@ class Worker:
 
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""
+        self._is_copy = True
         self.stdout.leave_channel()
         self.stderr.leave_channel()
         self.forwarder.leave_channel()
@@ -368,7 +371,7 @@ def _watch(control: Any, main_socket: Any, worker: Worker) -> None:
             if order == CALL_BACK:
                 worker.give_back()
         except socket.timeout:
-            since = worker.waiting_since
+            since = worker.waiting_since()
             if since is not None and time.monotonic() - since >= IDLE_SECONDS:
                 # The main thread finds the connection at its end. Had a task just come, it still runs it, or the
                 # parent sees that it was not begun and gives it to another.
