@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["ProcessEngine"]
 
 
-def _never() -> bool:
-    return False
-
-
 class ProcessEngine:
     """Runs the tasks of one queue in the workers that all queues of the program share.
 
@@ -70,10 +66,10 @@ class ProcessEngine:
         """Add tasks to those that wait."""
         self._manager.submit(self, tasks)
 
-    def step(self, timeout: float | None, over: Callable[[], bool] = _never) -> list[Task[Any]]:
-        """Drive until something of ours has ended, or `timeout` seconds passed (None: no limit); give what ended.
+    def step(self, timeout: float | None, over: Callable[[], bool] | None = None) -> list[Task[Any]]:
+        """Drive until something of ours has ended, or `over()`; give what ended.
 
-        Where several threads drive, another one may take it: then this ends when `over()`.
+        It also ends when `timeout` seconds passed (None: no limit), and when no task is left.
         """
         return self._manager.step(self, timeout, over)
 

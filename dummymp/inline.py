@@ -63,12 +63,13 @@ class InlineEngine:
         """Add tasks to those that wait."""
         self.waiting.extend(tasks)
 
-    def step(self, timeout: float | None, over: Callable[[], bool] = bool) -> list[Task[Any]]:
-        """Run one task to its end; give it. The arguments are there for likeness."""
+    def step(self, timeout: float | None, over: Callable[[], bool] | None = None) -> list[Task[Any]]:
+        """Run one task to its end, unless `over()`; give it. `timeout` is there for likeness."""
         # Another thread that drives this queue waits here for its turn.
         with self._lock:
-            if over() or not self.waiting:
-                if self.running and not over():
+            is_over = over is not None and over()
+            if is_over or not self.waiting:
+                if self.running and not is_over:
                     raise RuntimeError("process_until_done() cannot wait for the task that called it")
                 return []
             task = self.waiting.popleft()

@@ -97,7 +97,10 @@ class Manager:
         self._pool = Pool(self._readable)
         self._budget = Budget(self._pool.own_pids)
         self._deaths = Deaths()
+        # What workers are told of this program.
         self._settings = Settings()
+        # Code of the user has run, or tasks were queued, since we looked last what there is to do.
+        self._stale = False
         self._running = 0
         atexit.register(self.close)
 
@@ -118,6 +121,7 @@ class Manager:
                 self.engines.append(engine)
             engine.unfinished += len(tasks)
             engine.waiting.extend(tasks)
+            self._stale = True
             if self._asleep:
                 self._pool.selector.wake()
 
@@ -132,8 +136,12 @@ class Manager:
                 self.engines.remove(engine)
             return True
 
-    def step(self, engine: ProcessEngine, timeout: float | None, over: Callable[[], bool]) -> list[Task[Any]]:
+    def step(
+        self, engine: ProcessEngine, timeout: float | None, over: Callable[[], bool] | None
+    ) -> list[Task[Any]]:
         until = None if timeout is None else time.monotonic() + timeout
+        ended: list[Task[Any]] = []
+        woken: list[Callable[[], object]] | None = None
         driving = False
         try:
             with held, self._lock:
@@ -142,21 +150,25 @@ class Manager:
                     self._asleep = None
                 engine.driven += 1
                 self._drivers += 1
-                self._refresh_settings()
+                self._stale = True
                 self._pool.try_again()
             while True:
                 with held, self._lock:
-                    self._turn()
-                self._outbox.deliver()
+                    self._look(woken)
+                    self._feed()
+                if self._outbox.deliver():
+                    self._stale = True
                 with held, self._lock:
-                    finished, engine.finished = engine.finished, []
+                    ended += engine.finished
+                    engine.finished.clear()
                     failure, self._pool.failure = self._pool.failure, None
                 if failure is not None:
                     raise failure
-                if finished or not engine.unfinished or (until is not None and time.monotonic() >= until):
-                    return finished
-                if not self._sleep(engine, until, over):
-                    return []
+                if over() if over is not None else ended:
+                    return ended
+                if not engine.unfinished or (until is not None and time.monotonic() >= until):
+                    return ended
+                woken = self._sleep(engine, until, over)
         finally:
             if driving:
                 with held, self._lock:
@@ -169,27 +181,28 @@ class Manager:
             self._look()
         self._outbox.deliver()
 
-    def _sleep(self, engine: ProcessEngine, until: float | None, over: Callable[[], bool]) -> bool:
-        """Wait until there is something to take in, or something is due; False if `over()`, which others may bring."""
+    def _sleep(
+        self, engine: ProcessEngine, until: float | None, over: Callable[[], bool] | None
+    ) -> list[Callable[[], object]]:
+        """Wait until there is something to take in, which is given, or something is due, or another thread took it."""
         me = threading.get_ident()
         try:
             with self._lock:
-                if over():
-                    return False
-                if engine.finished or self._outbox:
-                    return True
+                # Since we looked, a callback may have queued calls, and another thread may have done anything.
+                if self._stale or engine.finished or self._outbox or (over is not None and over()):
+                    return []
                 patience = self._patience(until)
                 if self._asleep:
                     self._changed.wait(patience)
-                    return True
+                    return []
                 self._asleep = me
-            self._pool.selector.wait(patience)
+            woken: list[Callable[[], object]] = self._pool.selector.wait(patience)
+            return woken
         finally:
             with held, self._lock:
                 if self._asleep == me:
                     self._asleep = None
                     self._changed.notify_all()
-        return True
 
     def _tell_others_if_any(self) -> None:
         if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
@@ -218,17 +231,9 @@ class Manager:
                     times.append(now + preset.window)
         return max(0.0, min(times) - now) if times else None
 
-    def _refresh_settings(self) -> None:
-        settings = Settings()
-        if settings != self._settings:
-            self._settings = settings
-
-    def _turn(self) -> None:
-        self._look()
-        self._feed()
-
-    def _look(self) -> None:
-        for callback in self._pool.selector.wait(0):
+    def _look(self, woken: list[Callable[[], object]] | None = None) -> None:
+        """Take in what has come; `woken`, if known, is what has something to read."""
+        for callback in self._pool.selector.wait(0) if woken is None else woken:
             callback()
         for handle, status in self._pool.ended():
             self._bury(handle, status)
@@ -605,6 +610,11 @@ class Manager:
     # --- feeding ---
 
     def _feed(self) -> None:
+        if self._stale:
+            self._stale = False
+            settings = Settings()
+            if settings != self._settings:
+                self._settings = settings
         for engine in list(self.engines):
             if engine.driven and engine.waiting and not engine.halted and self._pool.failure is None:
                 self._feed_engine(engine)

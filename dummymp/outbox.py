@@ -50,22 +50,24 @@ class Outbox:
         """Add an entry."""
         self._entries.append((what, args))
 
-    def deliver(self) -> None:
-        """Work off all entries, and call what they give."""
+    def deliver(self) -> bool:
+        """Work off all entries, and call what they give; tell whether that was code of the user."""
+        called = False
         with self._lock:
             if self._delivering:
                 # A callback of the user has called us: its kill() has to be known when it returns, but what that says
                 # comes after the callback, so that callbacks that kill do not pile up.
                 with held:
                     self._work_off(everything=True)
-                return
+                return False
             try:
                 self._delivering = True
                 while True:
                     with held:
                         self._work_off()
                     if not self._afters:
-                        return
+                        return called
+                    called = True
                     self._call_next()
             finally:
                 self._delivering = False

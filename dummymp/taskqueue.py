@@ -224,6 +224,11 @@ class TaskQueue:
     def _drive(self, over: Callable[[], bool], until: float | None, bar: After | None = None) -> bool:
         """Drive until `over()`; False if the time came first."""
         self._raise_stop()  # It may be known from process_queue().
+        shown = self._counts()
+
+        def look() -> bool:
+            return over() or self._stop is not None or (bar is not None and self._counts() != shown)
+
         try:
             with deferrable:
                 first = True
@@ -237,8 +242,9 @@ class TaskQueue:
                     engine = self._engine
                     if engine is not None:  # None: another thread called reset() just now.
                         self._hand_over()
-                        engine.step(left, over)
+                        engine.step(left, look)
                     if bar is not None:
+                        shown = self._counts()
                         bar()
                     self._raise_stop()
         except KeyboardInterrupt:
