@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import reprlib
-import traceback
 import types
 from typing import Any, Callable
 
@@ -99,6 +98,8 @@ def call_text(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 def headline(error: BaseException) -> str:
     """Give the line that ends a traceback, ``ValueError: bad``, without the notes that may follow it."""
+    import traceback
+
     summary = traceback.TracebackException(type(error), error, None)
     summary.__dict__["__notes__"] = None
     return list(summary.format_exception_only())[-1].strip()

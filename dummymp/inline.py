@@ -9,17 +9,16 @@ and `kill` do not stop a task that runs.
 from __future__ import annotations
 
 import collections
-import logging
 import os
 import sys
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
+from .log import logger
 from .pickling import loads
 from .seeds import reseed
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = ["InlineEngine"]
-
-logger = logging.getLogger("dummymp")
 
 _After = Callable[[], object]
 
@@ -137,7 +134,7 @@ class InlineEngine:
             self._drop(self.waiting.popleft(), why, tell=False)
             count += 1
         if count:
-            logger.warning("%d waiting tasks were dropped, because %s.", count, why)
+            logger().warning("%d waiting tasks were dropped, because %s.", count, why)
 
     def _drop(self, task: Task[Any], why: str, *, tell: bool = True) -> None:
         how = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
@@ -192,6 +189,8 @@ class _Surroundings:
 def _story(task: Task[Any], error: BaseException) -> str:
     if isinstance(error, NotPicklable):
         return str(error)
+    import traceback
+
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         trace = trace.tb_next

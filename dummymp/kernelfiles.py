@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from .log import logger
+
 __all__ = ["Group", "groups", "note", "read", "read_number"]
 
 _noted: set[str] = set()
@@ -43,9 +45,7 @@ def note(message: str) -> None:
     if message in _noted:
         return
     _noted.add(message)
-    import logging
-
-    logging.getLogger("dummymp").debug("%s", message)
+    logger().debug("%s", message)
 
 
 def read(path: str) -> str | None:

@@ -49,6 +49,7 @@ class Launcher:
         self._pid = 0
         self._log = -1
         self._data = b""
+        self._asked = False  # for a worker
         self.said = ""
 
     def fileno(self) -> int:
@@ -72,8 +73,7 @@ class Launcher:
         """
         import socket
 
-        if self._connection is None:
-            self._start_server()
+        self.prepare()
         theirs: list[Any] = []
         ours: list[Any] = []
         try:
@@ -92,6 +92,7 @@ class Launcher:
             page = Page(theirs[-1].fileno())
             what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
             request = forkserver.REQUEST.pack(what, number, nice)
+            self._asked = True
             socket.send_fds(self._connection, [request], [end.fileno() for end in theirs])
         except OSError:
             for end in ours:
@@ -101,6 +102,15 @@ class Launcher:
             for end in theirs:
                 end.close()
         return Started(Channel(ours[0]), ours[1], readers[0], readers[1], page)
+
+    def prepare(self) -> None:
+        """Start the server, if there is none, and do not wait for it: it takes its time while we do other things.
+
+        Raises:
+            OSError: As `start`.
+        """
+        if self._connection is None:
+            self._start_server()
 
     def _start_server(self) -> None:
         import socket
@@ -143,6 +153,7 @@ class Launcher:
             for fd in (null, log_writer, *high):
                 os.close(fd)
             theirs.close()
+        self._asked = False
         self._connection = ours
         self._log = log_reader
         self._data = b""
@@ -192,7 +203,10 @@ class Launcher:
             return
         import select
 
-        self._request(forkserver.QUIT, 0, int(QUIT_GRACE * 1000))
+        if self._asked:
+            self._request(forkserver.QUIT, 0, int(QUIT_GRACE * 1000))
+        else:
+            os.kill(self._pid, signal.SIGKILL)  # It may still be loading its modules, and has nobody to care for.
         deadline = time.monotonic() + QUIT_LIMIT
         while self.notices() is not None:
             left = deadline - time.monotonic()
@@ -272,6 +286,9 @@ class WindowsLauncher:
     def sentinels(self) -> list[int]:
         """Give the handles that become ready when a worker ends."""
         return [process.sentinel for process in self._alive.values()]
+
+    def prepare(self) -> None:
+        """Do nothing: there is no server."""
 
     def start(self, number: int, *, method: str, nice: int) -> Started:
         import multiprocessing

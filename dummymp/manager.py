@@ -29,7 +29,6 @@ import atexit
 import collections
 import functools
 import itertools
-import logging
 import operator
 import os
 import signal
@@ -42,6 +41,7 @@ from .errors import NotPicklable, TaskKilled
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle
 from .interrupts import held
+from .log import INFO, WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
 from .pickling import loads
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = ["Manager", "end_unused_workers", "the_manager"]
-
-logger = logging.getLogger("dummymp")
 
 # A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
 # shorter: a stubborn one is in the way for less time.
@@ -107,10 +105,11 @@ class Manager:
     # --- driving ---
 
     def expect(self, engine: ProcessEngine) -> None:
-        """Take note that a queue is being filled: it is not garbage until it is done, and the CPUs are looked at."""
+        """Take note that a queue is being filled: it is not garbage until it is done, and we get ready."""
         with held, self._lock:
             if engine not in self.engines:
                 self.engines.append(engine)
+            self._pool.prepare()
             self._budget.baseline()
 
     def submit(self, engine: ProcessEngine, tasks: list[Task[Any]]) -> None:
@@ -290,7 +289,7 @@ class Manager:
             text = bytes(message).decode()
             if text not in self._notes:
                 self._notes.add(text)
-                self._outbox.post(_log, logging.WARNING, text)
+                self._outbox.post(_log, WARNING, text)
 
     def _take_results(self, handle: WorkerHandle, messages: list[Any]) -> None:
         """Take in what tasks returned that a worker ended one after another."""
@@ -413,7 +412,7 @@ class Manager:
         """Note the failure of an attempt: the task waits for its next one, or has ended."""
         if task.attempts <= task.retries and not isinstance(error, TaskKilled):
             again = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
-            self._outbox.post(_log, logging.WARNING, again)
+            self._outbox.post(_log, WARNING, again)
             self._outbox.post(engine.requeued, task)
             engine.waiting.append(task)
         else:
@@ -573,7 +572,7 @@ class Manager:
                     self._outbox.post(engine.end, task, None, TaskKilled(text), "")
                 if dropped:
                     text = f"{len(dropped)} waiting tasks were dropped, because {why}."
-                    self._outbox.post(_log, logging.WARNING, text)
+                    self._outbox.post(_log, WARNING, text)
         self._outbox.deliver()
 
     def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
@@ -707,7 +706,7 @@ class Manager:
         before, engine.decision = engine.decision, self._budget.decide(options, self._running)
         reason = engine.decision.waiting_for
         if reason is not None and (before is None or before.waiting_for != reason):
-            self._outbox.post(_log, logging.INFO, f"{len(engine.waiting)} tasks wait: {reason}")
+            self._outbox.post(_log, INFO, f"{len(engine.waiting)} tasks wait: {reason}")
 
     # --- questions ---
 
@@ -750,7 +749,7 @@ class Manager:
 
 
 def _log(level: int, text: str) -> After:
-    return functools.partial(logger.log, level, "%s", text)
+    return functools.partial(logger().log, level, "%s", text)
 
 
 _manager: Manager | None = None

@@ -9,8 +9,9 @@ empty, and leaves nothing in it.
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Callable
+
+from .log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def note(text: str) -> None:
     if _say is not None:
         _say(text)
     else:
-        logging.getLogger("dummymp").debug("%s", text)
+        logger().debug("%s", text)
 
 
 def hide(set_aside: Callable[[], AbstractContextManager[None]], start_over: Callable[[], None]) -> None:

@@ -13,7 +13,6 @@ end is kept until the rest comes, or the task ends.
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any
 
@@ -81,6 +80,8 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         task: The call number; it becomes `record.task`.
         prefix: Stands before the text; ``{pid}``, ``{task}`` and ``{worker}`` are filled in.
     """
+    import logging
+
     record = logging.makeLogRecord(loads(data))
     record.task = task
     logger = logging.getLogger(record.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import os
 import time
 from typing import TYPE_CHECKING, Callable
@@ -14,14 +13,13 @@ from . import forkserver, processes
 from .errors import WorkersCannotStart
 from .handle import WorkerHandle
 from .launcher import make_launcher
+from .log import logger
 from .waiting import make_selector
 
 if TYPE_CHECKING:
     from .options import Options
 
 __all__ = ["Pool"]
-
-logger = logging.getLogger("dummymp")
 
 # So many workers in a row may end before they are ready, until we give up.
 START_TRIES = 3
@@ -58,6 +56,13 @@ class Pool:
         self._heard: list[tuple[WorkerHandle, int | None]] = []
 
     # --- finding and starting ---
+
+    def prepare(self) -> None:
+        """Get ready to start workers; if that fails, the first worker says so."""
+        try:
+            self._launcher.prepare()
+        except OSError:
+            pass
 
     def worker_for(self, options: Options) -> WorkerHandle | None:
         """Find an idle worker for the next task of these options, or start one; None if neither can be had now."""
@@ -113,7 +118,7 @@ class Pool:
         """Go on with fewer workers where there are some: few descriptors or processes are no failure."""
         if self.handles:
             self._ceiling = len(self.handles)
-            logger.debug("no further worker beside %d: %s", self._ceiling, why)
+            logger().debug("no further worker beside %d: %s", self._ceiling, why)
         else:
             self.failure = WorkersCannotStart(f"no worker can be started: {why}. The tasks are still queued")
 

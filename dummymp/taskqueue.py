@@ -6,7 +6,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import logging
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from .errors import TaskKilled, TasksFailed
 from .explain import function_name
 from .inline import InlineEngine
 from .interrupts import deferrable, held, own_code
+from .log import logger
 from .options import Options
 from .surroundings import capture
 from .task import Task
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["TaskQueue"]
 
 T = TypeVar("T")
-logger = logging.getLogger("dummymp")
 
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
@@ -268,7 +267,7 @@ class TaskQueue:
     def _sum_up(self, failed: int) -> None:
         if failed:
             others = f"The other {self._done} results are in get_returns(), the" if self._done else "The"
-            logger.warning(
+            logger().warning(
                 "%d of %d tasks failed. %s exceptions are in get_errors().", self._failed, len(self._tasks), others
             )
 
@@ -615,7 +614,7 @@ def _call_back(name: str, callback: Callable[[int, int, int], object], *counts: 
     try:
         callback(*counts)
     except Exception as error:
-        logger.exception(
+        logger().exception(
             "your %s callback %s raised %s: %s. The task itself is fine; the callback is skipped this time.",
             name, function_name(callback), type(error).__name__, error,
         )  # fmt: skip
@@ -624,7 +623,7 @@ def _call_back(name: str, callback: Callable[[int, int, int], object], *counts: 
 def _tell_failure(how: str, callback: After | None) -> None:
     if how:
         own_code.reached = True
-        logger.error("%s", how)
+        logger().error("%s", how)
     if callback is not None:
         callback()
 
@@ -639,7 +638,7 @@ def _tell_forgotten() -> None:
     count = sum(queue._forgotten() for queue in _queues)
     if count and not hasattr(sys, "last_type") and not nesting.in_worker():
         tasks = "1 task was" if count == 1 else f"{count} tasks were"
-        logger.warning("%s queued but never run. Did you forget dummymp.process_until_done()?", tasks)
+        logger().warning("%s queued but never run. Did you forget dummymp.process_until_done()?", tasks)
 
 
 def _start_over_after_fork() -> None:
