@@ -98,7 +98,7 @@ class Pool:
                 started = self._launcher.start(self._numbers, method=method, nice=nice)
                 break
             except ConnectionError as error:
-                self._heard += self._listen()  # The server is gone; the next try starts another.
+                self._hear()  # The server is gone; the next try starts another.
                 if not tries_left:
                     self._cannot_start(f"the server that starts them ends at once ({error}). {self._launcher.said}")
                     return None
@@ -111,7 +111,7 @@ class Pool:
             self.selector.add(source, functools.partial(self._readable, handle))
         if not self._has_server and self._launcher.fileno() >= 0:
             self._has_server = True
-            self.selector.add(self._launcher, _nothing)  # `ended` follows every look.
+            self.selector.add(self._launcher, self._hear)
         return handle
 
     def _cannot_start(self, why: str) -> None:
@@ -172,8 +172,13 @@ class Pool:
 
     def ended(self) -> list[tuple[WorkerHandle, int | None]]:
         """Give the workers that have ended since, and how: exit code, minus the signal's number, None if unknown."""
+        if self._launcher.fileno() < 0:  # Windows, where no server tells.
+            self._hear()
         heard, self._heard = self._heard, []
-        return heard + self._listen()
+        return heard
+
+    def _hear(self) -> None:
+        self._heard += self._listen()
 
     def _listen(self) -> list[tuple[WorkerHandle, int | None]]:
         found: list[tuple[WorkerHandle, int | None]] = []
@@ -295,8 +300,4 @@ class Pool:
             if all(handle.pid is not None or handle.orphan for handle in self.handles.values()):
                 return
             self.selector.wait_for_fd(self._launcher.fileno(), until - time.monotonic())
-            self._heard += self._listen()
-
-
-def _nothing() -> None:
-    """Serve as the callback of what only has to wake us."""
+            self._hear()

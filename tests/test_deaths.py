@@ -430,8 +430,8 @@ CANNOT_START = """
 import json, os, sys
 def square(n):
     return n * n
-tasks = [dummymp.run(square, n) for n in range(5)]
 {break_it}
+tasks = [dummymp.run(square, n) for n in range(5)]
 errors = []
 for _ in range(2):
     try:
