@@ -72,8 +72,10 @@ AHEAD_SECONDS = 0.002
 TASK_OVERHEAD = 1e-5
 # What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
 AHEAD_BYTES = 1 << 16
-# What waits behind a task that runs for longer than this is called back.
+# What waits behind a task that runs for so many seconds longer than expected is called back.
 CALL_BACK_AFTER = 0.005
+# What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds.
+WORTH_SHARING = 0.001
 # A worker answers a call back at once, unless C code keeps its other thread from running.
 CALL_BACK_LIMIT = 0.05
 
@@ -221,7 +223,7 @@ class Manager:
             if handle.deadline is not None:
                 times.append(handle.deadline)
             if self._is_stuck(handle):
-                times.append(handle.since + CALL_BACK_AFTER)
+                times.append(_overdue_at(handle))
         now = time.monotonic()
         for engine in self.engines:
             if engine.driven and engine.waiting:
@@ -485,7 +487,7 @@ class Manager:
                 task = handle.assigned[0]
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)
                 self._stop_task(handle, error, str(error))
-            elif self._is_stuck(handle) and handle.since + CALL_BACK_AFTER <= now:
+            elif self._is_stuck(handle) and _overdue_at(handle) <= now:
                 handle.call_back()
 
     def _is_stuck(self, handle: WorkerHandle) -> bool:
@@ -636,6 +638,8 @@ class Manager:
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
         self._top_up(engine)
+        if not engine.waiting and self._may_start(engine, options):
+            self._share_out(engine)
 
     def _top_up(self, engine: ProcessEngine) -> None:
         """Send more ahead to the workers of this queue that have less than half of what they may have."""
@@ -648,6 +652,13 @@ class Manager:
             if handle.engine is engine and not handle.retiring and not handle.calling_back:
                 self._send_ahead(engine, handle)
                 self._pool.flush(handle)
+
+    def _share_out(self, engine: ProcessEngine) -> None:
+        """Call back what waits in a worker while another is free, if that is worth the trouble."""
+        for handle in self._pool.handles.values():
+            if handle.engine is engine and self._is_stuck(handle):
+                if sum(map(_expected, handle.assigned)) > WORTH_SHARING + _expected(handle.assigned[0]):
+                    handle.call_back()
 
     def _send_ahead(self, engine: ProcessEngine, handle: WorkerHandle) -> None:
         """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each."""
@@ -672,10 +683,9 @@ class Manager:
 
     def _is_short(self, handle: WorkerHandle) -> bool:
         """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""
-        running = handle.assigned[0].frozen
-        if running is None or (running.function.pace.seconds or 1.0) > AHEAD_SECONDS:
+        if not 0 < _expected(handle.assigned[0]) <= AHEAD_SECONDS:
             return False
-        return time.monotonic() - handle.since < CALL_BACK_AFTER
+        return time.monotonic() < _overdue_at(handle)
 
     def _depth(self, engine: ProcessEngine, pace: Pace) -> int:
         """Say how many tasks of this pace a worker may hold: one if they are slow, or nobody knows."""
@@ -746,6 +756,16 @@ class Manager:
         """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""
         atexit.unregister(self.close)
         self._pool.abandon()
+
+
+def _expected(task: Task[Any]) -> float:
+    """Say how many seconds a task will take; 0 if nobody knows."""
+    return (task.frozen.function.pace.seconds or 0.0) if task.frozen is not None else 0.0
+
+
+def _overdue_at(handle: WorkerHandle) -> float:
+    """Say when what waits behind the task that a worker runs is called back, by `time.monotonic`."""
+    return handle.since + _expected(handle.assigned[0]) + CALL_BACK_AFTER
 
 
 def _log(level: int, text: str) -> After:
