@@ -43,6 +43,10 @@ if TYPE_CHECKING:
             """Give the ``/proc/PID/cgroup`` of a process, "" where there is none."""
             ...
 
+        def command(self, pid: int) -> str:
+            """Give the command line of a process, "" where nobody tells."""
+            ...
+
 
 __all__ = ["LinuxCounters", "Process", "PsutilCounters", "Totals", "system_counters"]
 
@@ -214,6 +218,9 @@ class LinuxCounters:
     def cgroup(self, pid: int) -> str:
         return read(f"{self._proc}/{pid}/cgroup") or ""
 
+    def command(self, pid: int) -> str:
+        return (read(f"{self._proc}/{pid}/cmdline") or "").replace("\0", " ").strip()
+
 
 def _clock(pid: int, otherwise: float) -> float:
     """Read the CPU-time clock of a process.
@@ -295,6 +302,14 @@ class PsutilCounters:
 
     def cgroup(self, pid: int) -> str:
         return ""
+
+    def command(self, pid: int) -> str:
+        import psutil
+
+        try:
+            return " ".join(psutil.Process(pid).cmdline())
+        except (OSError, psutil.Error):
+            return ""
 
 
 def _niceness(process: Any) -> int:

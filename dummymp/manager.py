@@ -227,7 +227,7 @@ class Manager:
             if engine.driven and engine.waiting:
                 preset = engine.options().priority
                 if preset.threshold is not None or preset.min_free_memory:
-                    times.append(now + preset.window)
+                    times.append(now + self._budget.window(preset))
         return max(0.0, min(times) - now) if times else None
 
     def _look(self, woken: list[Callable[[], object]] | None = None) -> None:
