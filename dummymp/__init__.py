@@ -17,7 +17,7 @@ A map of the package, from the top down:
     policy, cpus       how many may run now                                  limits, memory, oom
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
-    forkserver         the server: starts workers, ends everything           processes
+    forkserver         the server: starts workers, ends everything           processes, niceness
     worker             inside a worker                                       nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     output, forward    ... text and log records

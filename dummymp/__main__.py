@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, niceness
 from .counters import system_counters
 from .cpus import CpuReader
 from .limits import limit, machine, on_login_node
@@ -118,7 +118,7 @@ class Survey:
                 threshold=preset.threshold,
                 own=[os.getpid()],
                 usable=usable,
-                niceness=_niceness() + preset.nice,
+                niceness=min(niceness.NICEST, niceness.own() + preset.nice),
             )
             free = reading.free
         decision = decide(
@@ -200,10 +200,6 @@ def _printable(name: str) -> str:
 
 def _for_free() -> float:
     return 0.0
-
-
-def _niceness() -> int:
-    return os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0
 
 
 def _write(page: str, *, clear: bool) -> None:

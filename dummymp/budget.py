@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable, Generic, TypeVar
 
+from . import niceness
 from .cpus import NOTHING_YET, CpuReader
 from .limits import usable
 from .memory import memory
@@ -90,7 +91,7 @@ class Budget:
             threshold=preset.threshold,
             own=self._own_pids(),
             usable=self._usable(),
-            niceness=min(19, (os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0) + preset.nice),
+            niceness=min(niceness.NICEST, niceness.own() + preset.nice),
             running=running,
             peers=preset.at_least == 0,
         )
