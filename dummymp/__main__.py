@@ -112,6 +112,7 @@ class Survey:
 
     def _judge(self, preset: Preset, usable: int, free_memory: float | None) -> dict[str, Any]:
         free: int | None = usable
+        beside_peers = None
         if preset.threshold is not None:
             reading = self._readers[preset.name].read(
                 window=preset.window,
@@ -119,13 +120,15 @@ class Survey:
                 own=[os.getpid()],
                 usable=usable,
                 niceness=min(niceness.NICEST, niceness.own() + preset.nice),
+                peers=preset.at_least == 0,
             )
-            free = reading.free
+            free, beside_peers = reading.free, reading.beside_peers
         decision = decide(
             preset,
             usable=usable,
             free=free,
             idle=None,
+            beside_peers=beside_peers,
             running=0,
             max_processes=None,
             free_memory=free_memory,

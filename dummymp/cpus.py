@@ -116,6 +116,7 @@ class CpuReader:
         self._neighbours = Neighbours(self._counters, cost_clock)
         self._quota_group = _quota_group if quota_group is None else quota_group
         self._look: _Look | None = None
+        self._max_age = MAX_AGE
         self._reading = NOTHING_YET
         # Descendants of tasks that were found at work.
         self._kin: set[int] = set()
@@ -130,7 +131,7 @@ class CpuReader:
                 small ones from a large one.
         """
         now = self._clock()
-        if self._look is None or now - self._look.at > MAX_AGE:
+        if self._look is None or now - self._look.at > self._max_age:
             self._begin(now, [os.getpid(), *own])
             if processes:
                 self._neighbours.look(now)
@@ -160,7 +161,8 @@ class CpuReader:
         now = self._clock()
         self._ran.note(now, running)
         last = self._look
-        if last is None or now - last.at > MAX_AGE:
+        self._max_age = max(MAX_AGE, 2 * window)
+        if last is None or now - last.at > self._max_age:
             self._begin(now, own, usable)
         elif now - last.at >= window and now > last.at:
             totals = self._counters.totals()

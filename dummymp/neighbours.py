@@ -21,7 +21,7 @@ __all__ = ["Neighbours", "Verdict", "Window"]
 
 # Looking at the processes one by one may take this share of one CPU. Larger follows changes on machines
 # with many thousands of processes sooner; with a thousand, nearly every window has its look.
-SHARE_OF_CPU = 1 / 150
+SHARE_OF_CPU = 1 / 200
 # Seconds for which the processes are still looked at after others were busy, or descendants of our tasks
 # were found, so that there is something to compare with when that happens again. Longer costs a little more
 # in quiet times, shorter counts the small ones, too, for one window more often.

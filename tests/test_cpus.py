@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dummymp
 from dummymp import kernelfiles
 from dummymp.counters import LinuxCounters, Process, PsutilCounters, Totals, system_counters
 from dummymp.cpus import MAX_AGE, CpuReader, Reading
@@ -166,6 +167,15 @@ class TestWindows:
         reader.baseline()
         machine.run(0.36, {STRANGER: 1.0})
         assert read(reader).free == 1
+
+    def test_long_window(self, machine: Machine, reader: CpuReader) -> None:
+        """A preset with a window of ten seconds gets its readings, too."""
+        read(reader, window=10.0)
+        machine.run(4.0)
+        assert read(reader, window=10.0).free is None
+        machine.run(6.5)
+        reader.baseline(OURS)
+        assert read(reader, window=10.0).free == 2
 
     def test_other_cpus(self, machine: Machine, reader: CpuReader) -> None:
         """When we are moved to other CPUs, looks cannot be compared, and a new window begins."""
@@ -901,6 +911,14 @@ print(hog.pid)
 """
 
 
+def leave_a_hog(source: str) -> int:
+    """Start a hog as daemons start, by a parent that ends at once; give its pid."""
+    starter = subprocess.run(
+        [sys.executable, "-c", LEAVE_A_HOG, source], capture_output=True, check=True, start_new_session=True
+    )
+    return int(starter.stdout)
+
+
 class TestThisMachine:
     @pytest.mark.parametrize("counters", [system_counters(), PsutilCounters()], ids=lambda c: type(c).__name__)
     def test_counters(self, counters: Any) -> None:
@@ -927,10 +945,7 @@ class TestThisMachine:
     def test_neighbour(self) -> None:
         """A real process that computes, and is not ours, takes a CPU away from us."""
         # Its own life ends soon, whatever becomes of this test.
-        starter = subprocess.run(
-            [sys.executable, "-c", LEAVE_A_HOG, HOG.format(seconds=TIMEOUT)], capture_output=True, check=True
-        )
-        hog = int(starter.stdout)
+        hog = leave_a_hog(HOG.format(seconds=TIMEOUT))
         try:
             assert hog in self.counted(own=[os.getpid()], until=hog)
         finally:
@@ -944,6 +959,15 @@ class TestThisMachine:
         finally:
             hog.kill()
             hog.wait()
+
+    def test_left_by_a_task(self) -> None:
+        """What a task started is ours also when it has left its parents, its session, and the task is over."""
+        dummymp.configure(priority="nuclear", max_processes=1)
+        hog = dummymp.run(leave_a_hog, HOG.format(seconds=TIMEOUT)).result()
+        try:
+            assert hog not in self.counted(own=[os.getpid(), *dummymp.worker_pids()], until=hog)
+        finally:
+            os.kill(hog, 9)
 
     def counted(self, own: list[int], until: int) -> list[int]:
         """Look until `until` was found at work; give the pids that counted then."""
