@@ -81,7 +81,7 @@ PROGRAMS = {
             dummymp.run(work, SECONDS, END)
         dummymp.process_until_done(timeout=max(0.0, END + 0.5 - time.time()))
         found += dummymp.get_returns().values()
-        dummymp.killall()
+        dummymp.reset()
     """,
     "Pool": """
         import multiprocessing, itertools

@@ -61,7 +61,7 @@ LEAST_LIMIT = 0.05
 # With less idle time than this share of the CPUs, everybody gets less than they would like.
 FULL = 0.1
 # Where our own tasks get less than this share of a CPU each, no more of them are started.
-CROWDED = 0.85
+CROWDED = 0.95
 # So far down the threshold goes with what our own tasks get. Smaller sees more crowded machines for what
 # they are, and takes smaller processes for serious on them.
 LEAST_SHARE = 0.1
