@@ -14,10 +14,10 @@ A map of the package, from the top down:
     taskqueue          records calls, drives them, hands out results         options, task, progress
     inline, engine     the engines: here, or in worker processes             interrupts
     manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
-    policy, cpus       how many may run now                                  limits, memory, oom
+    policy, cpus       how many may run now, and why                         limits, memory, oom, reasons
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
-    forkserver         the server: starts workers, ends everything           processes
+    forkserver         the server: starts workers, ends everything           processes, niceness
     worker             inside a worker                                       nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     output, forward    ... text and log records

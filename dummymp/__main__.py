@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, niceness
 from .counters import system_counters
 from .cpus import CpuReader
 from .limits import limit, machine, on_login_node
@@ -112,20 +112,23 @@ class Survey:
 
     def _judge(self, preset: Preset, usable: int, free_memory: float | None) -> dict[str, Any]:
         free: int | None = usable
+        beside_peers = None
         if preset.threshold is not None:
             reading = self._readers[preset.name].read(
                 window=preset.window,
                 threshold=preset.threshold,
                 own=[os.getpid()],
                 usable=usable,
-                niceness=_niceness() + preset.nice,
+                niceness=min(niceness.NICEST, niceness.own() + preset.nice),
+                peers=preset.at_least == 0,
             )
-            free = reading.free
+            free, beside_peers = reading.free, reading.beside_peers
         decision = decide(
             preset,
             usable=usable,
             free=free,
             idle=None,
+            beside_peers=beside_peers,
             running=0,
             max_processes=None,
             free_memory=free_memory,
@@ -200,10 +203,6 @@ def _printable(name: str) -> str:
 
 def _for_free() -> float:
     return 0.0
-
-
-def _niceness() -> int:
-    return os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0
 
 
 def _write(page: str, *, clear: bool) -> None:

@@ -7,10 +7,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable, Generic, TypeVar
 
-from .cpus import CpuReader
+from . import niceness
+from .cpus import NOTHING_YET, CpuReader
 from .limits import usable
 from .memory import memory
-from .policy import Decision, decide
+from .policy import Decision, decide, next_window
 
 if TYPE_CHECKING:
     from .cpus import Reading
@@ -21,6 +22,9 @@ __all__ = ["Budget"]
 
 T = TypeVar("T")
 
+# Programs that start in the same instant look at different times: their windows are shorter by up to this share. Not
+# longer, for who waits for a full machine is to go on within a second.
+SPREAD = 0.15
 # What costs more to ask than it changes is asked again after so many seconds.
 RECENT = 1.0
 
@@ -39,6 +43,8 @@ class Budget:
         self._memory = _Recent(memory)
         self._reading: Reading | None = None
         self._read_at = 0.0
+        self._growing = False
+        self._pace = 1 - SPREAD * (os.getpid() % 16) / 16
 
     def baseline(self) -> None:
         """Take the first look at the CPUs, if there was none, so that a window begins."""
@@ -47,22 +53,26 @@ class Budget:
     def decide(self, options: Options, running: int) -> Decision:
         """Say how many tasks may run now under these options, while `running` do."""
         preset = options.priority
-        free = idle = ran = None
-        if preset.threshold is not None:
-            reading = self._read(preset, running)
-            free, idle, ran = reading.free, reading.idle, reading.ran
+        reading = NOTHING_YET if preset.threshold is None else self._read(preset, running)
         kept = preset.min_free_memory if options.min_free_memory is None else options.min_free_memory
-        return decide(
+        decision = decide(
             preset,
             usable=self._usable(),
-            free=free,
-            idle=idle,
-            ran=ran,
+            free=reading.free,
+            idle=reading.idle,
+            ran=reading.ran,
+            beside_peers=reading.beside_peers,
             running=running,
             max_processes=options.max_processes,
             free_memory=self._memory().free if kept else None,
             min_free_memory=options.min_free_memory,
         )
+        self._growing = decision.growing
+        return decision
+
+    def window(self, preset: Preset) -> float:
+        """Give the seconds from the last reading to the next."""
+        return next_window(preset, growing=self._growing) * self._pace
 
     def free_cpus(self, preset: Preset, running: int) -> int | None:
         """Give the CPUs that others leave free; None if nothing was measured yet."""
@@ -73,17 +83,18 @@ class Budget:
 
     def is_due(self, preset: Preset) -> bool:
         """Tell whether the window of the last reading is over."""
-        return time.monotonic() - self._read_at >= preset.window
+        return time.monotonic() - self._read_at >= self.window(preset)
 
     def _read(self, preset: Preset, running: int) -> Reading:
         assert preset.threshold is not None
         reading = self._reader.read(
-            window=preset.window,
+            window=self.window(preset),
             threshold=preset.threshold,
             own=self._own_pids(),
             usable=self._usable(),
-            niceness=(os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else 0) + preset.nice,
+            niceness=min(niceness.NICEST, niceness.own() + preset.nice),
             running=running,
+            peers=preset.at_least == 0,
         )
         if reading is not self._reading:
             self._reading = reading

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .kernelfiles import note, read
 from .limits import affinity
+from .niceness import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -43,21 +44,16 @@ if TYPE_CHECKING:
             """Give the ``/proc/PID/cgroup`` of a process, "" where there is none."""
             ...
 
+        def command(self, pid: int) -> str:
+            """Give the command line of a process, "" where nobody tells."""
+            ...
+
 
 __all__ = ["LinuxCounters", "Process", "PsutilCounters", "Totals", "system_counters"]
 
 # More nice than any niceness: what the kernel runs only when nothing else wants the CPU (SCHED_IDLE).
 IDLE_NICENESS = 20
 SCHED_IDLE = 5
-# Windows has classes instead of niceness; these are their counterparts (psutil's names for them).
-WINDOWS_NICENESS = {
-    "IDLE_PRIORITY_CLASS": 19,
-    "BELOW_NORMAL_PRIORITY_CLASS": 10,
-    "NORMAL_PRIORITY_CLASS": 0,
-    "ABOVE_NORMAL_PRIORITY_CLASS": -5,
-    "HIGH_PRIORITY_CLASS": -10,
-    "REALTIME_PRIORITY_CLASS": -20,
-}
 
 
 class Totals(NamedTuple):
@@ -214,6 +210,9 @@ class LinuxCounters:
     def cgroup(self, pid: int) -> str:
         return read(f"{self._proc}/{pid}/cgroup") or ""
 
+    def command(self, pid: int) -> str:
+        return (read(f"{self._proc}/{pid}/cmdline") or "").replace("\0", " ").strip()
+
 
 def _clock(pid: int, otherwise: float) -> float:
     """Read the CPU-time clock of a process.
@@ -296,8 +295,16 @@ class PsutilCounters:
     def cgroup(self, pid: int) -> str:
         return ""
 
+    def command(self, pid: int) -> str:
+        import psutil
+
+        try:
+            return " ".join(psutil.Process(pid).cmdline())
+        except (OSError, psutil.Error):
+            return ""
+
 
 def _niceness(process: Any) -> int:
     nice = process.nice()
-    name = getattr(nice, "name", "")
-    return WINDOWS_NICENESS.get(name, 0) if name else int(nice)
+    # Only on Windows it is one of an enumeration.
+    return CLASSES.get(int(nice), 0) if hasattr(nice, "name") else int(nice)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .neighbours import Verdict
 
 __all__ = [
+    "NOTHING_YET",
     "CpuReader",
     "Limit",
     "Memory",
@@ -59,6 +60,8 @@ TICKS = 0.05
 LEAST_LIMIT = 0.05
 # With less idle time than this share of the CPUs, everybody gets less than they would like.
 FULL = 0.1
+# Where our own tasks get less than this share of a CPU each, no more of them are started.
+CROWDED = 0.95
 # So far down the threshold goes with what our own tasks get. Smaller sees more crowded machines for what
 # they are, and takes smaller processes for serious on them.
 LEAST_SHARE = 0.1
@@ -73,6 +76,8 @@ class Reading(NamedTuple):
         idle: How many of the CPUs that we may use nobody used, not even we; None if unknown.
         waited: Seconds over which that was measured.
         ran: How many of our tasks ran, averaged over the same seconds; None where `read` was not told.
+        beside_peers: What `free` would be without other programs that use dummymp as considerately as we do;
+            None where `read` was not asked for them.
     """
 
     free: int | None
@@ -80,6 +85,7 @@ class Reading(NamedTuple):
     idle: float | None
     waited: float
     ran: float | None = None
+    beside_peers: int | None = None
 
 
 NOTHING_YET = Reading(None, None, None, 0.0)
@@ -110,6 +116,7 @@ class CpuReader:
         self._neighbours = Neighbours(self._counters, cost_clock)
         self._quota_group = _quota_group if quota_group is None else quota_group
         self._look: _Look | None = None
+        self._max_age = MAX_AGE
         self._reading = NOTHING_YET
         # Descendants of tasks that were found at work.
         self._kin: set[int] = set()
@@ -124,7 +131,7 @@ class CpuReader:
                 small ones from a large one.
         """
         now = self._clock()
-        if self._look is None or now - self._look.at > MAX_AGE:
+        if self._look is None or now - self._look.at > self._max_age:
             self._begin(now, [os.getpid(), *own])
             if processes:
                 self._neighbours.look(now)
@@ -138,6 +145,7 @@ class CpuReader:
         usable: int,
         niceness: int | None = None,
         running: int | None = None,
+        peers: bool = False,
     ) -> Reading:
         """Say what others leave us. Never sleeps: until a window has passed, the last answer holds.
 
@@ -148,11 +156,13 @@ class CpuReader:
             usable: CPUs that we may use.
             niceness: That of our workers: who is nicer does not count. None takes that of this process.
             running: How many of our tasks run now; needed for `Reading.ran` only.
+            peers: Whether to look for other programs that use dummymp, for `Reading.beside_peers`.
         """
         now = self._clock()
         self._ran.note(now, running)
         last = self._look
-        if last is None or now - last.at > MAX_AGE:
+        self._max_age = max(MAX_AGE, 2 * window)
+        if last is None or now - last.at > self._max_age:
             self._begin(now, own, usable)
         elif now - last.at >= window and now > last.at:
             totals = self._counters.totals()
@@ -162,7 +172,7 @@ class CpuReader:
             else:
                 look = self._look = _Look(now, totals, self._own_table(own, last.own))
                 limit = max(threshold / 100, LEAST_LIMIT)
-                self._reading = self._compare(last, look, limit, usable, niceness)
+                self._reading = self._compare(last, look, limit, usable, niceness, peers)
         return self._reading
 
     def _begin(self, now: float, own: Collection[int], usable: int | None = None) -> None:
@@ -189,26 +199,39 @@ class CpuReader:
                 found[pid] = process
         return found
 
-    def _compare(self, last: _Look, look: _Look, limit: float, usable: int, niceness: int | None) -> Reading:
-        usage = _usage(last, look)
+    def _compare(
+        self, last: _Look, look: _Look, limit: float, usable: int, niceness: int | None, peers: bool
+    ) -> Reading:
+        usage, cpus = _usage(last, look), look.totals.cpus
         ran = self._ran.take(look.at)
-        squeezed = max(LEAST_LIMIT, limit * _share_of_each(usage, look.totals.cpus, ran))
-        verdict = self._judge(look, usage, squeezed, niceness)
+        share = _share_of_each(usage, cpus, ran)
+        verdict = self._judge(look, usage, max(LEAST_LIMIT, limit * share), niceness, peers)
         look.own.update(verdict.kin)
         self._kin = (self._kin & look.own.keys()) | verdict.kin.keys()
         if self._kin or usage.reaped:
             # Tasks that start programs start more of them. Who is recognised at once is not taken for a
             # stranger.
             self._neighbours.stay_awake(look.at)
+        most = usable
+        if ran and share < CROWDED and usage.rest - verdict.nicer > limit:
+            # Our own tasks show that there is no room for more, whoever it is that takes it: processes that
+            # came and went within the window may each have stayed below the threshold.
+            most = int(ran + 0.5)
+        beside_peers = None
+        if peers:
+            strangers = {pid: used for pid, used in verdict.counted.items() if pid not in verdict.peers}
+            others = verdict.others - sum(verdict.counted[pid] for pid in verdict.peers)
+            beside_peers = self._free(max(0.0, others), strangers, limit, usable, cpus)
         return Reading(
-            free=self._free(verdict, limit, usable, look.totals.cpus),
+            free=min(most, self._free(verdict.others, verdict.counted, limit, usable, cpus)),
             others=verdict.others,
             idle=max(0.0, min(usage.idle, usable - usage.ours)),
             waited=usage.seconds,
             ran=ran,
+            beside_peers=beside_peers,
         )
 
-    def _judge(self, look: _Look, usage: _Usage, limit: float, niceness: int | None) -> Verdict:
+    def _judge(self, look: _Look, usage: _Usage, limit: float, niceness: int | None, peers: bool) -> Verdict:
         if niceness is None:
             niceness = self._own_niceness() if usage.rest > limit else 0
         window = Window(
@@ -219,21 +242,22 @@ class CpuReader:
             own=look.own.keys(),
             limit=limit,
             niceness=niceness,
+            peers=peers,
         )
         return self._neighbours.judge(look.at, window)
 
-    def _free(self, verdict: Verdict, limit: float, usable: int, cpus: int) -> int:
+    def _free(self, others: float, counted: dict[int, float], limit: float, usable: int, cpus: int) -> int:
         """Say how many CPUs are left, in whole ones.
 
         We may use fewer than there are (a quota, a job's share). Then those who use the rest do not take
         ours; but those who live under the same quota do.
         """
-        free = min(usable, cpus - _whole(verdict.others, limit))
-        if usable < cpus and verdict.counted:
+        free = min(usable, cpus - _whole(others, limit))
+        if usable < cpus and counted:
             group = self._quota_group()
             if group is not None:
-                inside = (pid for pid in verdict.counted if group.holds(self._counters.cgroup(pid)))
-                free = min(free, usable - _whole(sum(verdict.counted[pid] for pid in inside), limit))
+                inside = (pid for pid in counted if group.holds(self._counters.cgroup(pid)))
+                free = min(free, usable - _whole(sum(counted[pid] for pid in inside), limit))
         return max(0, free)
 
     def _own_niceness(self) -> int:

@@ -57,6 +57,8 @@ class ProcessEngine:
         self.halted = False
         self.closed = False
         self.decision: Decision | None = None
+        # What was logged last of why its tasks wait.
+        self.told: str | None = None
 
     def expect(self) -> None:
         """Take note that tasks are being queued, so that the CPUs are measured from now on."""

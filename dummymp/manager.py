@@ -41,11 +41,12 @@ from .errors import NotPicklable, TaskKilled
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle
 from .interrupts import held
-from .log import INFO, WARNING, logger
+from .log import WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
 from .pickling import loads
 from .pool import Pool
+from .reasons import Reasons
 from .surroundings import Settings
 from .transport import ENDED_HEAD, FAILURE, NOTE, READY, RECORD, RESULT, RETURNED, TEXT, TEXT_HEAD, U64
 
@@ -94,6 +95,7 @@ class Manager:
         self._outbox = Outbox(self._tell_others_if_any)
         self._screen = Screen()
         self._notes: set[str] = set()
+        self._reasons = Reasons(lambda level, text: self._outbox.post(_log, level, text))
         self._pool = Pool(self._readable)
         self._budget = Budget(self._pool.own_pids)
         self._deaths = Deaths()
@@ -229,7 +231,7 @@ class Manager:
             if engine.driven and engine.waiting:
                 preset = engine.options().priority
                 if preset.threshold is not None or preset.min_free_memory:
-                    times.append(now + preset.window)
+                    times.append(now + self._budget.window(preset))
         return max(0.0, min(times) - now) if times else None
 
     def _look(self, woken: list[Callable[[], object]] | None = None) -> None:
@@ -622,7 +624,7 @@ class Manager:
 
     def _feed_engine(self, engine: ProcessEngine) -> None:
         options = engine.options()
-        self._decide(engine, options)
+        engine.decision = self._budget.decide(options, self._running)
         while engine.waiting and self._may_start(engine, options):
             task = engine.waiting[0]
             if task.frozen is None and not self._freeze(engine, task):
@@ -640,6 +642,7 @@ class Manager:
         self._top_up(engine)
         if not engine.waiting and self._may_start(engine, options):
             self._share_out(engine)
+        self._reasons.note(engine, self._running)
 
     def _top_up(self, engine: ProcessEngine) -> None:
         """Send more ahead to the workers of this queue that have less than half of what they may have."""
@@ -711,12 +714,6 @@ class Manager:
         assert engine.decision is not None
         cap = options.max_processes
         return self._running < engine.decision.allowed and (cap is None or engine.running < cap)
-
-    def _decide(self, engine: ProcessEngine, options: Options) -> None:
-        before, engine.decision = engine.decision, self._budget.decide(options, self._running)
-        reason = engine.decision.waiting_for
-        if reason is not None and (before is None or before.waiting_for != reason):
-            self._outbox.post(_log, INFO, f"{len(engine.waiting)} tasks wait: {reason}")
 
     # --- questions ---
 

@@ -21,11 +21,13 @@ __all__ = ["Neighbours", "Verdict", "Window"]
 
 # Looking at the processes one by one may take this share of one CPU. Larger follows changes on machines
 # with many thousands of processes sooner; with a thousand, nearly every window has its look.
-SHARE_OF_CPU = 1 / 150
+SHARE_OF_CPU = 1 / 200
 # Seconds for which the processes are still looked at after others were busy, or descendants of our tasks
 # were found, so that there is something to compare with when that happens again. Longer costs a little more
 # in quiet times, shorter counts the small ones, too, for one window more often.
 STAY_AWAKE = 5.0
+# What the command lines of workers have, and of the server that forks them.
+WORKER_MARK = "dummymp"
 # No chain of parents is longer; it ends a climb if pids change hands under it.
 DEEPEST = 100
 
@@ -41,6 +43,7 @@ class Window(NamedTuple):
         own: Pids of our own processes, as far as they are known.
         limit: Who used more CPUs than this counts.
         niceness: That of our workers.
+        peers: Whether those who are as considerate as we are shall be told apart.
     """
 
     seconds: float
@@ -50,6 +53,7 @@ class Window(NamedTuple):
     own: Collection[int]
     limit: float
     niceness: int
+    peers: bool = False
 
 
 class Verdict(NamedTuple):
@@ -59,11 +63,15 @@ class Verdict(NamedTuple):
         others: How many CPUs those used who count.
         counted: Those of them that could be told apart: CPUs by pid.
         kin: Descendants of our tasks that were found at work.
+        nicer: CPUs that those used who yield to us.
+        peers: Those of `counted` that are workers of other programs, as nice as ours.
     """
 
     others: float
     counted: dict[int, float]
     kin: dict[int, Process]
+    nicer: float = 0.0
+    peers: frozenset[int] = frozenset()
 
 
 class Neighbours:
@@ -139,6 +147,7 @@ class Neighbours:
         heavy, small = _weigh(old, new, seconds, window)
         counted: dict[int, float] = {}
         kin: dict[int, Process] = {}
+        peers: set[int] = set()
         nicer = ours = 0.0
         known: dict[int, bool] = dict.fromkeys(window.own, True)
         for pid, cpus in heavy.items():
@@ -154,6 +163,8 @@ class Neighbours:
                 nicer += cpus
             else:
                 counted[pid] = cpus
+                if window.peers and process.nice == window.niceness and WORKER_MARK in self._counters.command(pid):
+                    peers.add(pid)
         self._harmless = small + nicer
         others = min(sum(counted.values()), window.remainder)
         # Work that no process shows: of those that came and went within the window, that the administrator
@@ -161,7 +172,7 @@ class Neighbours:
         hidden = window.remainder - others - self._harmless - ours
         if hidden > window.limit and window.exact and self._counters.shows_all_of_ours:
             others += hidden
-        return Verdict(others, counted, kin)
+        return Verdict(others, counted, kin, nicer, frozenset(peers))
 
     def _descends(self, process: Process, known: dict[int, bool]) -> bool:
         """Tell whether a process descends from one of ours, and remember that of all on the way."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PRESETS", "Decision", "Preset", "Priority", "decide", "find_preset"]
+__all__ = ["PRESETS", "Decision", "Preset", "Priority", "decide", "find_preset", "next_window"]
 
 # Less idle time than this share of the CPUs counts as none. A larger share gives up CPU time that waiting
 # tasks could use; a smaller one takes the gaps that computing tasks leave (disk, page faults) for room.
@@ -29,6 +29,15 @@ SHRINKAGE = 0.25
 # machine as we do see the same gap at the same time: with 1, three of them on 32 CPUs kept 48 tasks running, with
 # a half 33 (simulated, tasks of 5 s). A smaller share leaves CPUs idle for longer.
 SHARE_OF_GAP = 0.5
+# On the way to the CPU count, the number at most doubles from one reading to the next, so that programs which start
+# in the same instant see one another while they are small: three at EXTREME took each all of 32 CPUs without this.
+# Larger is sooner there, and takes more from those who come at the same time.
+DOUBLING = 2.0
+# While there is room for more, the next reading comes after this share of the preset's window, but not sooner than
+# after so many seconds: the counters tick in hundredths of them. Smaller is sooner at a large CPU count, larger lets
+# others who start at the same time be seen before the next step.
+STEP_SHARE = 0.25
+SHORTEST_STEP = 0.05
 # `ran` is an average and lies a little below the number meant: workers take some milliseconds to start.
 ROUND_UP_FROM = 0.75
 
@@ -172,10 +181,12 @@ class Decision(NamedTuple):
     Attributes:
         allowed: So many in all, those that run already included.
         waiting_for: What holds more of them back, in words; None where all CPUs that we may use are allowed.
+        growing: Whether there is room for more already, and only the next reading is waited for.
     """
 
     allowed: int
     waiting_for: str | None
+    growing: bool = False
 
 
 def decide(
@@ -189,6 +200,7 @@ def decide(
     free_memory: float | None,
     min_free_memory: float | None,
     ran: float | None = None,
+    beside_peers: int | None = None,
 ) -> Decision:
     """Say how many workers may run now, and what holds more of them back.
 
@@ -208,12 +220,18 @@ def decide(
             unknown: then the number stays within the CPU count, and goes there in one step. `running` will not
             do: the tasks that a reading let start would seem to need no CPU by that same reading, and let start
             more.
+        beside_peers: What `free` would be without other programs that use dummymp as considerately as we do;
+            None if unknown.
     """
     cap = max_processes or None
-    if preset.threshold is None:
-        allowed = usable if cap is None else cap
-    else:
-        allowed = _allowed(preset, usable, free, cap, ran)
+    most = usable if cap is None else cap
+    wanted = allowed = most
+    if preset.threshold is not None:
+        # Who waits for a full machine does not wait for those who would wait for us: the second of two such
+        # programs would starve until the first has ended.
+        least = 1 if preset.at_least == 0 and beside_peers else preset.at_least
+        wanted = min(most, usable, free or 0)
+        allowed = min(most, max(usable if least is None else least, min(wanted, _step(usable, free, ran))))
         if cap is not None and cap > usable:
             allowed = max(allowed, min(cap, _beyond(usable, idle, ran)))
     reason = _reason(preset, usable=usable, free=free, cap=cap, allowed=allowed)
@@ -225,22 +243,22 @@ def decide(
         if within < allowed:
             # Cut off, not rounded: "10 % free, 10 % kept" would be a riddle.
             return Decision(within, f"memory: {int(free_memory * 100)} % free, {kept * 100:.3g} % kept")
-    return Decision(allowed, reason)
+    return Decision(allowed, reason, wanted > allowed)
 
 
-def _allowed(preset: Preset, usable: int, free: int | None, cap: int | None, ran: float | None) -> int:
-    least = usable if preset.at_least is None else preset.at_least
-    wanted = min(usable, free or 0)
-    # Alone on the machine, all of it at once. But while we waited and showed nothing, neither did others
-    # who wait as we do.
-    if ran is not None and (wanted < usable or (least == 0 and ran < 0.5)):
-        wanted = min(wanted, _step(wanted, ran))
-    return min(max(least, wanted), usable if cap is None else cap)
+def next_window(preset: Preset, *, growing: bool) -> float:
+    """Give the seconds until the next reading, after a decision that said whether we are `growing`."""
+    return max(preset.window * STEP_SHARE, min(preset.window, SHORTEST_STEP)) if growing else preset.window
 
 
-def _step(free: int, ran: float) -> int:
-    """Say how far to go towards `free` in one step."""
-    return int(ran + max(1.0, (free - ran) * SHARE_OF_GAP) + 1 - ROUND_UP_FROM)
+def _step(usable: int, free: int | None, ran: float | None) -> int:
+    """Say how far to go from the number that ran in one step, where others leave so many CPUs free."""
+    if free is None or ran is None:
+        return usable
+    room = max(1.0, ran * (DOUBLING - 1))
+    if free < usable:
+        room = min(room, max(1.0, (free - ran) * SHARE_OF_GAP))
+    return int(ran + room + 1 - ROUND_UP_FROM)
 
 
 def _beyond(usable: int, idle: float | None, ran: float | None) -> int:
@@ -271,7 +289,7 @@ def _reason(preset: Preset, *, usable: int, free: int | None, cap: int | None, a
         return f"measuring the CPUs ({preset.window:g} s)"
     used = usable - max(free, 0)
     if used == 0:
-        return f"measuring the CPUs again ({preset.window:g} s)"
+        return "measuring the CPUs again, before the next step"
     return f"{used} of {usable} CPUs {'is' if used == 1 else 'are'} used by others"
 
 

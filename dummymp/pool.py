@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable
 
-from . import forkserver, processes
+from . import forkserver, niceness, processes
 from .errors import WorkersCannotStart
 from .handle import WorkerHandle
 from .launcher import make_launcher
@@ -82,11 +82,7 @@ class Pool:
         """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
         if handle.nice == nice:
             return True
-        if handle.pid is None or not hasattr(os, "setpriority"):
-            return False
-        try:
-            os.setpriority(os.PRIO_PROCESS, handle.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
-        except OSError:
+        if handle.pid is None or not niceness.change(handle.pid, nice):
             return False
         handle.nice = nice
         return True

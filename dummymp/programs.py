@@ -106,9 +106,15 @@ def _name_and_owner(pid: int) -> tuple[str, str] | None:
 
 
 def _with_script(name: str, command: list[str]) -> str:
-    """Say which script a Python runs; "python" alone tells nobody whose program it is."""
+    """Say which script or module a Python runs; "python" alone tells nobody whose program it is."""
     if not name.lower().startswith("python"):
         return name
-    script = next((word for word in command[1:] if not word.startswith("-")), "")
-    known = script.endswith(".py") and "-c" not in command[1 : command.index(script)]
-    return f"{name} {os.path.basename(script)}" if known else name
+    words = iter(command[1:])
+    for word in words:
+        if word == "-m":
+            return f"{name} -m {next(words, '')}".rstrip()
+        if word == "-c":
+            break
+        if not word.startswith("-"):
+            return f"{name} {os.path.basename(word)}" if word.endswith(".py") else name
+    return name

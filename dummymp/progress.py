@@ -11,15 +11,21 @@ from .errors import MissingExtra
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["no_progress", "show_progress"]
+__all__ = ["REFRESH_SECONDS", "no_progress", "show_progress"]
+
+# So long at most a bar stays as it is.
+REFRESH_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def show_progress(counts: Callable[[], tuple[int, int, int]]) -> Iterator[Callable[[], None]]:
+def show_progress(
+    counts: Callable[[], tuple[int, int, int]], waiting_for: Callable[[], str | None]
+) -> Iterator[Callable[[], None]]:
     """Show a bar while the block runs; it gives what is to be called whenever something may have changed.
 
     Args:
         counts: Gives the numbers of tasks that are completed, running, and queued in all.
+        waiting_for: Says why tasks wait, or gives None. Shown behind the bar while nothing runs.
 
     Raises:
         MissingExtra: tqdm is not installed.
@@ -31,11 +37,22 @@ def show_progress(counts: Callable[[], tuple[int, int, int]]) -> Iterator[Callab
     before, _, total = counts()
     bar: Any = tqdm(total=total - before, unit="task")
 
+    shown: str | None = None
+
     def update() -> None:
-        completed, _, total = counts()
+        nonlocal shown
+        completed, running, total = counts()
+        reason = None if running else waiting_for()
         if bar.total != total - before:
             bar.total = total - before
-        bar.update(completed - before - bar.n)
+        news = completed - before - bar.n
+        if news:
+            bar.update(news)
+        if reason != shown:
+            shown = reason
+            bar.set_postfix_str(f"waiting: {reason}" if reason else "")
+        elif not news:
+            bar.refresh()  # The clock at least has gone on.
 
     try:
         yield update

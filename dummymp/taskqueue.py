@@ -241,7 +241,7 @@ class TaskQueue:
                     engine = self._engine
                     if engine is not None:  # None: another thread called reset() just now.
                         self._hand_over()
-                        engine.step(left, look)
+                        engine.step(left if bar is None else _bar_time(left), look)
                     if bar is not None:
                         shown = self._counts()
                         bar()
@@ -259,7 +259,11 @@ class TaskQueue:
     def _show(self, progress: bool) -> Any:
         from .progress import no_progress, show_progress
 
-        return show_progress(self._counts) if progress else no_progress()
+        return show_progress(self._counts, self._waiting_for) if progress else no_progress()
+
+    def _waiting_for(self) -> str | None:
+        engine = self._engine
+        return None if engine is None else engine.waiting_for()
 
     def _counts(self) -> tuple[int, int, int]:
         return self._done + self._failed, self._begun, len(self._tasks)
@@ -533,7 +537,7 @@ class TaskQueue:
             "workers": len(self.worker_pids()),
             "allowed": None if decision is None else decision.allowed,
             "free_cpus": self.available_cpus(),
-            "waiting_for": None if engine is None else engine.waiting_for(),
+            "waiting_for": self._waiting_for(),
         }
 
     # --- life ---
@@ -589,6 +593,13 @@ def _until(timeout: float | None) -> float | None:
         return None
     _check_seconds(timeout, "use None for no limit")
     return time.monotonic() + timeout
+
+
+def _bar_time(left: float | None) -> float:
+    """Say how long to drive before a bar is drawn anew."""
+    from .progress import REFRESH_SECONDS
+
+    return REFRESH_SECONDS if left is None else min(left, REFRESH_SECONDS)
 
 
 def _check_seconds(timeout: object, hint: str) -> None:

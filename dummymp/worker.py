@@ -19,7 +19,7 @@ import traceback
 import types
 from typing import Any, Callable
 
-from . import nesting
+from . import nesting, niceness
 from .errors import NotPicklable
 from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
@@ -52,6 +52,8 @@ __all__ = ["Worker", "main", "main_spawned"]
 # A worker without work ends after so many seconds. Longer: the next call after a pause starts faster; shorter: less
 # memory is held for nothing. A new worker takes a few milliseconds.
 IDLE_SECONDS = 60.0
+# Where the kernel does not make our group nicer at once, it is asked again after so many seconds.
+REGROUP_SECONDS = 0.15
 # What a task leaves behind becomes ours (processes.adopt_orphans), and stays as a zombie when it has ended: to reap it
 # might take from the task what is the task's own. A worker that has seen that so often ends, and all of them with it.
 ORPHANS = 50
@@ -291,7 +293,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
         os.setsid()
     except OSError:
         pass
-    _renice(nice)
+    to_regroup = 0 if niceness.step_back(nice) else nice
 
     def begun(count: int) -> None:
         page.begun = count
@@ -299,7 +301,10 @@ def main(fds: list[int], number: int, nice: int) -> None:
     main_socket = socket.socket(fileno=connection)
     worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun)
     threading.Thread(
-        target=_watch, args=(socket.socket(fileno=control), main_socket, worker), name="dummymp-watch", daemon=True
+        target=_watch,
+        args=(socket.socket(fileno=control), main_socket, worker, to_regroup),
+        name="dummymp-watch",
+        daemon=True,
     ).start()
     _serve(worker)
 
@@ -308,11 +313,7 @@ def main_spawned(connection: Any, control: Any, number: int, nice: int) -> None:
     """Be worker `number` where multiprocessing started us (Windows)."""
     worker = Worker(WorkerChannel(connection), f"Worker-{number}")
     threading.Thread(target=_watch_pipe, args=(control,), name="dummymp-watch", daemon=True).start()
-    if nice:
-        import psutil
-
-        below = 64 if nice >= 15 else 16384  # IDLE_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS
-        psutil.Process().nice(below)
+    niceness.step_back(nice)
     _serve(worker)
 
 
@@ -355,22 +356,25 @@ def _leave(worker: Worker, code: int) -> None:
         os._exit(code)
 
 
-def _watch(control: Any, main_socket: Any, worker: Worker) -> None:
+def _watch(control: Any, main_socket: Any, worker: Worker, to_regroup: int) -> None:
     """Wait for the end of the parent, and end this process and its group at once; end it, too, when long idle."""
     import socket
 
     from . import processes
 
     processes.adopt_orphans()
-    control.settimeout(IDLE_SECONDS)
     while True:
         try:
+            control.settimeout(REGROUP_SECONDS if to_regroup else IDLE_SECONDS)
             order = control.recv(1)
             if not order:
                 break
             if order == CALL_BACK:
                 worker.give_back()
         except socket.timeout:
+            if to_regroup:
+                to_regroup = 0 if niceness.regroup(to_regroup) else to_regroup
+                continue
             since = worker.waiting_since()
             if since is not None and time.monotonic() - since >= IDLE_SECONDS:
                 # The main thread finds the connection at its end. Had a task just come, it still runs it, or the
@@ -392,19 +396,6 @@ def _watch_pipe(control: Any) -> None:
         pass
     processes.end(processes.descendants(os.getpid(), processes.table()))
     os._exit(1)
-
-
-def _renice(nice: int) -> None:
-    if not nice:
-        return
-    try:
-        os.nice(nice)
-        # Linux may group processes by session and share the CPUs between groups first (sched(7), autogroup). We lead a
-        # session of our own, so our niceness counts only if the group has it, too.
-        with open("/proc/self/autogroup", "w") as file:
-            file.write(str(min(19, nice)))
-    except OSError:
-        pass
 
 
 def _no_input(prompt: object = "") -> str:

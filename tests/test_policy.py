@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dummymp.policy import PRESETS, Decision, Preset, Priority, decide, find_preset
+from dummymp.policy import PRESETS, Decision, Preset, Priority, decide, find_preset, next_window
 
 GENEROUS, NORMAL, AGGRESSIVE, EXTREME, NUCLEAR = (PRESETS[priority] for priority in Priority)
 
@@ -296,22 +296,46 @@ class TestMoreWorkersThanCpus:
 class TestSharing:
     def test_half_of_the_gap(self) -> None:
         """Where others are at work, half of what they leave is taken with each reading: they may want it, too."""
-        assert decision(usable=32, free=30, ran=2.0, running=2).allowed == 16
-        assert decision(usable=32, free=30, ran=16.0, running=16).allowed == 23
+        assert decision(usable=32, free=30, ran=14.0, running=14).allowed == 22
+        assert decision(usable=32, free=30, ran=22.0, running=22).allowed == 26
         assert decision(usable=32, free=30, ran=29.0, running=29).allowed == 30
+
+    def test_doubling(self) -> None:
+        """The number at most doubles, so that those who start in the same instant see one another while small."""
+        assert [decision(usable=32, free=32, ran=n).allowed for n in (0.0, 1.0, 1.9, 4.0, 15.9, 20.0)] == [
+            1, 2, 4, 8, 32, 32,
+        ]  # fmt: skip
+        assert decision(usable=32, free=30, ran=2.0).allowed == 4
+
+    def test_growing(self) -> None:
+        """While there is room for more it says so, and the next reading comes soon."""
+        step = decision(usable=32, free=32, ran=1.0, running=1)
+        assert step == Decision(2, "measuring the CPUs again, before the next step", growing=True)
+        assert decision(usable=32, free=30, ran=1.0, running=1).growing
+        assert not decision(usable=32, free=32, ran=20.0, running=20).growing
+        assert not decision(usable=32, free=2, ran=20.0, running=20).growing
+        assert not decision(usable=32, free=32, ran=1.0, running=1, max_processes=2).growing
+        assert not decision(usable=32, free=None).growing
+
+    def test_next_window(self) -> None:
+        """A step takes a quarter of a window, but not less than the counters of the kernel can tell."""
+        assert [next_window(preset, growing=False) for preset in (NORMAL, EXTREME)] == [0.35, 0.1]
+        assert [next_window(preset, growing=True) for preset in (GENEROUS, NORMAL, EXTREME)] == [0.125, 0.0875, 0.05]
+        assert next_window(Preset("hasty", window=0.02), growing=True) == 0.02
 
     def test_giving_way(self) -> None:
         """When others come, the whole way is gone at once."""
         assert decision(usable=32, free=4, ran=32.0, running=32).allowed == 4
 
-    def test_alone(self) -> None:
-        """Alone on the machine, all of it is taken at once."""
-        assert decision(usable=32, free=32, ran=0.9, running=1).allowed == 32
-
     def test_those_who_wait_together(self) -> None:
         """Programs that all waited for the machine to be free do not all take all of it at once."""
-        assert decision(GENEROUS, usable=32, free=32, ran=0.0) == Decision(16, "measuring the CPUs again (0.5 s)")
-        assert decision(GENEROUS, usable=32, free=32, ran=15.5, running=16) == Decision(32, None)
+        assert decision(GENEROUS, usable=32, free=32, ran=0.0).allowed == 1
+
+    def test_peers(self) -> None:
+        """Who waits for a full machine does not wait for others of the kind: they share it."""
+        assert decision(GENEROUS, free=0, ran=0.0, beside_peers=0).allowed == 0
+        assert decision(GENEROUS, free=0, ran=0.0, beside_peers=1).allowed == 1
+        assert decision(GENEROUS, free=2, ran=2.0, running=2, beside_peers=4).allowed == 2
 
     def test_last_cpu(self) -> None:
         """One further worker always comes with a reading, so no CPU stays idle for ever."""
@@ -368,7 +392,7 @@ class TestAlways:
     @given(presets, situations)
     def test_reason(self, preset: Preset, situation: dict[str, Any]) -> None:
         """A reason is given exactly when fewer may run than there are CPUs, or when memory is short."""
-        allowed, reason = decide(preset, **situation)
+        allowed, reason, _growing = decide(preset, **situation)
         if allowed < situation["usable"]:
             assert reason
         elif reason is not None:

@@ -286,7 +286,7 @@ class TestPrograms:
             ("python3", ["python3", "-u", "fit.py"], "python3 fit.py"),
             ("python3", ["python3", "-c", "print()", "x.py"], "python3"),
             ("python3", ["python3", "-c", "x.py"], "python3"),
-            ("python3", ["python3", "-m", "fit"], "python3"),
+            ("python3", ["python3", "-m", "fit"], "python3 -m fit"),
             ("python3", ["python3"], "python3"),
             ("python3", [], "python3"),
             ("vi", ["vi", "fit.py"], "vi"),

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Niceness: how readily a process gives way to others on the same CPU; on Windows, its priority class.
+
+A worker is as nice as the main program, plus what the preset says; never less nice than that.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["CLASSES", "NICEST", "change", "own", "regroup", "step_back"]
+
+NICEST = 19
+# Windows has priority classes instead. By their numbers, lowest first: the niceness that each stands for.
+IDLE, BELOW_NORMAL, NORMAL = 64, 16384, 32
+CLASSES = {IDLE: 19, BELOW_NORMAL: 10, NORMAL: 0, 32768: -5, 128: -10, 256: -20}
+# From this niceness on a worker gets the lowest of them.
+IDLE_FROM = 15
+
+
+def own() -> int:
+    """Give the niceness of this process, -20 to 19."""
+    if hasattr(os, "getpriority"):
+        return os.getpriority(os.PRIO_PROCESS, 0)
+    return CLASSES.get(_class_of(os.getpid()), 0)
+
+
+def step_back(nice: int) -> bool:
+    """Make this process, a new worker, `nice` nicer than it is.
+
+    Returns:
+        False if `regroup` has to be called for it, a little later.
+    """
+    if not nice:
+        return True
+    if not hasattr(os, "setpriority"):
+        _change_class(os.getpid(), nice, _class_of(os.getppid()))
+        return True
+    try:
+        os.nice(nice)
+    except OSError:
+        return True
+    return regroup(nice)
+
+
+def change(pid: int, nice: int) -> bool:
+    """Make a worker `nice` nicer than this process.
+
+    Returns:
+        False if the system does not let us, so that the worker must be replaced.
+    """
+    if not hasattr(os, "setpriority"):
+        return _change_class(pid, nice, _class_of(os.getpid()))
+    wanted = min(NICEST, own() + nice)
+    try:
+        # Linux knows threads only: those that are there, such as a pool of BLAS, keep theirs otherwise.
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        threads = []
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, wanted)
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, wanted)
+    except OSError:
+        return False
+    return regroup(nice, pid)
+
+
+def regroup(nice: int, pid: int | None = None) -> bool:
+    """Make the group of a worker as nice as the worker: Linux, see "autogroup" in sched(7).
+
+    Linux may group processes by session, and share the CPUs between the groups first. A worker leads a session of its
+    own, so its niceness counts only if its group has it, too.
+
+    Returns:
+        False if it must be tried again: the kernel takes one such change in a tenth of a second, from all that are not
+        the administrator.
+    """
+    try:
+        with open(f"/proc/{pid or 'self'}/autogroup", "w") as file:
+            file.write(str(min(NICEST, nice)))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # There is no such thing here.
+    return True
+
+
+def _class_of(pid: int) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).nice())
+    except (OSError, psutil.Error):
+        return NORMAL
+
+
+def _change_class(pid: int, nice: int, ours: int) -> bool:
+    """Give a process the priority class that stands for `nice`, but none above that of the main program."""
+    import psutil
+
+    wanted = ours
+    if nice > 0:
+        lower = IDLE if nice >= IDLE_FROM else BELOW_NORMAL
+        wanted = next(number for number in CLASSES if number in (lower, ours))
+    try:
+        psutil.Process(pid).nice(wanted)
+    except (OSError, psutil.Error):
+        return False
+    return True
