@@ -6,25 +6,29 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-import hypothesis
-import psutil
 import pytest
 
 import dummymp
+from dummymp import forkserver, launcher
+
+# Workers import the test modules, and those import this one: what is not needed there is imported where it is used.
 
 # For all waits; reached only in a deadlock.
 TIMEOUT = 60
 
-# No stopwatch: on a busy machine an example may take its time.
-hypothesis.settings.register_profile("dummymp", deadline=None, max_examples=60)
-hypothesis.settings.load_profile("dummymp")
-
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure() -> None:
+    import hypothesis
+
+    # No stopwatch: on a busy machine an example may take its time.
+    hypothesis.settings.register_profile("dummymp", deadline=None, max_examples=60)
+    hypothesis.settings.load_profile("dummymp")
 
 
 @pytest.fixture(params=["forkserver", "spawn"])
@@ -60,31 +64,65 @@ def script(tmp_path: Path) -> Script:
     return run
 
 
+# --- nothing left behind -----------------------------------------------------------------------------------------
+
+# The tests of this process share one server, and each gets fresh workers from it. A server for each test, and workers
+# that all import pytest, would take half of the suite's time. Scripts start servers of their own, as users do.
+
+_command = forkserver.command
+_close = launcher.Launcher.close
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Reset the hidden queue after each test, and see that its workers are gone and no descriptor was lost."""
     before = _descriptors()
     yield
+    manager = sys.modules.get("dummymp.manager")
+    if manager is not None and manager._manager is not None:
+        manager._manager._pool.learn_pids()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher.Launcher, "close", _end_all_but_the_server)
+        dummymp.reset()
+    assert _descriptors() <= before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_server() -> Iterator[None]:
+    """Let the server import pytest before it forks; and end it in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forkserver, "command", _command_with_pytest)
+        yield
     dummymp.reset()
-    until = time.monotonic() + TIMEOUT
-    while _workers() and time.monotonic() < until:
-        psutil.wait_procs(_workers(), timeout=0.05)
-    assert not _workers()
-    # The first test that drives makes the manager, with a selector and a pipe.
-    assert _descriptors() <= before + 3
 
 
-def _workers() -> list[psutil.Process]:
-    """Find the processes below the server: workers, and what tasks started."""
-    found = []
-    for child in psutil.Process().children():
-        try:
-            if "dummymp.forkserver" in " ".join(child.cmdline()):
-                found += child.children(recursive=True)
-        except psutil.Error:
-            continue
-    return found
+def _command_with_pytest(module: str, arguments: str, path: str, flags: list[str]) -> list[str]:
+    *front, code, path = _command(module, arguments, path, flags)
+    if module == "forkserver":
+        code = code.replace("; main(", "; import pytest; main(")
+    return [*front, code, path]
+
+
+def _end_all_but_the_server(self: launcher.Launcher) -> None:
+    """Wait until the workers, which were told to end, have; if something does not, end the server with all of it."""
+    import psutil
+
+    if self.notices() is None:
+        return
+    workers = psutil.Process(self._pid).children(recursive=True)
+    _, left = psutil.wait_procs(workers, timeout=2 * launcher.QUIT_GRACE)
+    if left:
+        _close(self)
+    assert not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    """Count the open descriptors, without those that stay: a selector, a pipe, and two that lead to the server."""
+    if not os.path.isdir("/proc/self/fd"):
+        return 0
+    manager = sys.modules.get("dummymp.manager")
+    if manager is None or manager._manager is None:
+        lasting = 0
+    else:
+        lasting = 5 if manager._manager._pool._launcher.pids else 3
+    return len(os.listdir("/proc/self/fd")) - lasting

@@ -209,6 +209,7 @@ def test_stopping_at_the_first_failure_says_why(caplog: pytest.LogCaptureFixture
 
 def test_a_frozen_program_does_not_start_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """It started copies of itself without end."""
+    dummymp.reset()  # There is no server yet.
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     dummymp.run(pow, 2, 5)
     with pytest.raises(dummymp.WorkersCannotStart, match="frozen program"):

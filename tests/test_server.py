@@ -112,6 +112,8 @@ _firsts = itertools.count(0, 1000)
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Launcher]:
     made = Launcher()
+    with contextlib.closing(Driver(made, next(_firsts))) as first:
+        first.ready(0)  # Its server lives longer than a test, and so do the descriptors that lead to it.
     yield made
     made.close()
 
