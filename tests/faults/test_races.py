@@ -39,9 +39,7 @@ def behind_c_code(tmp_path: Path) -> tuple[list[dummymp.Task[int]], Path]:
     marks.mkdir()
     tasks = [dummymp.run(maybe_slow, str(marks), number) for number in range(5)]
     dummymp.process_until_done()  # Now it is known how long they take.
-    with dummymp.configure(timeout=1):
-        tasks.append(dummymp.run(maybe_slow, str(marks), 5))
-    tasks += [dummymp.run(maybe_slow, str(marks), number) for number in range(6, 12)]
+    tasks += [dummymp.run(maybe_slow, str(marks), number) for number in range(5, 12)]
     while not (marks / "5").exists():
         dummymp.step(0.001)
     return tasks, marks
@@ -52,8 +50,9 @@ def test_killing_a_task_behind_c_code_kills_that_one(behind_c_code: tuple[list[d
     tasks, marks = behind_c_code
     assert tasks[8].kill() and tasks[8].done()
     assert not tasks[5].done()
+    assert tasks[5].kill()
     dummymp.process_until_done()
-    assert isinstance(tasks[5].exception(), dummymp.TaskTimeout)
+    assert isinstance(tasks[5].exception(), dummymp.TaskKilled)
     assert isinstance(tasks[8].exception(), dummymp.TaskKilled)
     assert sorted(dummymp.get_returns()) == [0, 1, 2, 3, 4, 6, 7, 9, 10, 11]
     assert not (marks / "8").exists()
