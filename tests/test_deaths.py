@@ -712,7 +712,7 @@ def test_seeds(told: Callable[..., Any]) -> None:
         def numbers(**options):
             dummymp.reset()
             dummymp.configure(priority="NUCLEAR", **options)
-            for _ in range(6):
+            for _ in range(4):
                 dummymp.run(draw)
             return dummymp.results()
         state = random.getstate()

@@ -37,7 +37,6 @@ def code_in(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-@pytest.mark.usefixtures("start_method")
 @pytest.mark.parametrize("code", PYTHON)
 def test_block_runs_and_prints_what_it_says(code: str, script: Script) -> None:
     """A block is a whole script; what stands in a comment behind a print is what it prints."""

@@ -110,7 +110,7 @@ def shortened(script: str) -> str:
     return script.replace("xrange", "range")
 
 
-@pytest.fixture(params=["file-forkserver", "file-spawn", "command-forkserver", "stdin-spawn"])
+@pytest.fixture(params=["file-forkserver", "command-forkserver", "stdin-spawn"])
 def run_as_user(
     request: pytest.FixtureRequest, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Script:

@@ -197,23 +197,36 @@ class TestCommand:
         assert result.returncode == 2
         assert "--wach" in result.stderr
 
-    @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp437"])
-    def test_as_a_user_runs_it(self, encoding: str) -> None:
-        """It runs in a process of its own, whatever the terminal can show."""
-        result = run(env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONWARNINGS": "error"})
-        assert (result.returncode, result.stderr) == (0, "")
-        assert "CPUs     You may use " in result.stdout
-        assert "NUCLEAR     never looks at others" in result.stdout
+    # It measures for half a second each time, so several run at once.
 
-    @pytest.mark.parametrize("option", ["--json", "--watch"])
-    def test_closed_pipe(self, option: str) -> None:
+    def test_as_a_user_runs_it(self) -> None:
+        """It runs in a process of its own, whatever the terminal can show."""
+        processes = {}
+        for encoding in ("utf-8", "ascii", "cp437"):
+            env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONWARNINGS": "error"}
+            processes[encoding] = subprocess.Popen(
+                COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding=encoding, env=env
+            )
+        for encoding, process in processes.items():
+            stdout, stderr = process.communicate(timeout=TIMEOUT)
+            assert (process.returncode, stderr) == (0, ""), encoding
+            assert "CPUs     You may use " in stdout
+            assert "NUCLEAR     never looks at others" in stdout
+
+    def test_closed_pipe(self) -> None:
         """When nobody reads any more (``| head``), it ends without a word."""
-        with subprocess.Popen([*COMMAND, option], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        processes = {}
+        for option in ("--json", "--watch"):
+            processes[option] = process = subprocess.Popen(
+                [*COMMAND, option], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             assert process.stdout is not None
-            assert process.stderr is not None
             process.stdout.close()
-            assert process.stderr.read() == ""
-            assert process.wait(TIMEOUT) == 0
+        for option, process in processes.items():
+            with process:
+                assert process.stderr is not None
+                assert process.stderr.read() == "", option
+                assert process.wait(TIMEOUT) == 0
 
     @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
     def test_ctrl_c(self) -> None:

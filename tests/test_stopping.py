@@ -494,20 +494,18 @@ def test_functions_of_atexit(run: Run) -> None:
 # --- one task ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["programs", "daemon"])
-def test_kill_ends_what_the_task_started(run: Run, start_method: str, what: str) -> None:
+def test_kill_ends_what_the_task_started(run: Run, start_method: str) -> None:
     """kill(task) ends the worker, its programs and daemons; other tasks are not touched, and the queue goes on."""
-    wanted = 'map(int, open("one").read().split())' if what == "programs" else '[int(open("one.daemon").read())]'
     run.start(
         BUSY
         + textwrap.dedent(
-            f"""
+            """
             import logging
             logging.disable()
             import psutil
             one, two = dummymp.worker_pids()
             killed = dummymp.kill(0)
-            wanted = list({wanted})
+            wanted = [*map(int, open("one").read().split()), int(open("one.daemon").read())]
             def alive(pid):
                 try:
                     return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
