@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -29,6 +30,11 @@ def pytest_configure() -> None:
     # No stopwatch: on a busy machine an example may take its time.
     hypothesis.settings.register_profile("dummymp", deadline=None, max_examples=60)
     hypothesis.settings.load_profile("dummymp")
+    # Who runs the tests in the background (`&` in a script, nohup) has them ignored, and so would all scripts of ours.
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture(params=["forkserver", "spawn"])
