@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from conftest import TIMEOUT, Script
 
 import dummymp
 from dummymp.manager import the_manager
+from dummymp.waiting import Selector
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +231,32 @@ def test_zombies_do_not_pile_up() -> None:
     dummymp.configure(max_processes=1)
     pids = {dummymp.run(leave_orphans).result() for _ in range(120)}
     assert len(pids) > 1
+
+
+def quick_at_first(folder: str, number: int) -> int:
+    """Be over at once, but for the last ones, which wait for a file."""
+    while number >= 2 and not os.path.exists(os.path.join(folder, "go")):
+        time.sleep(0.005)
+    return number
+
+
+def test_who_waits_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It woke up thousands of times a second while slow tasks ran of a function that had been quick at first."""
+    wakes = 0
+    wait = Selector.wait
+
+    def count(self: Selector, timeout: float | None) -> Any:
+        nonlocal wakes
+        wakes += 1
+        return wait(self, timeout)
+
+    for number in range(8):
+        dummymp.run(quick_at_first, str(tmp_path), number)
+    while len(dummymp.get_returns()) < 2:
+        dummymp.step(0.01)
+    assert not dummymp.process_until_done(timeout=0.2)  # What was sent ahead is called back.
+    monkeypatch.setattr(Selector, "wait", count)
+    assert not dummymp.process_until_done(timeout=0.3)
+    assert wakes < 100
+    (tmp_path / "go").touch()
+    assert dummymp.process_until_done()
