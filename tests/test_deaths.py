@@ -717,9 +717,9 @@ def test_seeds(told: Callable[..., Any]) -> None:
             return dummymp.results()
         state = random.getstate()
         seeded = [numbers(seed=42, max_processes=1), numbers(seed=42, max_processes=2),
-                  numbers(seed=42, tasks_per_worker=1), numbers(seed=42, start_method="spawn"),
+                  numbers(seed=42, tasks_per_worker=2), numbers(seed=42, max_processes=1, start_method="spawn"),
                   numbers(seed=42, engine="inline")]
-        other, free = numbers(seed=43), numbers(max_processes=1)
+        other, free = numbers(seed=43, max_processes=1), numbers(max_processes=1)
         print(json.dumps([seeded, other, free, random.getstate() == state]))
         """
     )

@@ -720,7 +720,7 @@ class Soak:
             self.complain(f"get_stats() at the end: {stats}")
 
     def check_left_behind(self, before: tuple[int, int, set[str]]) -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 40
         while time.monotonic() < until and (_children() or (self.programs() and not self.server_kills)):
             time.sleep(0.02)
         programs = self.programs()
