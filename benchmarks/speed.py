@@ -89,6 +89,42 @@ WORKLOADS: dict[str, tuple[str, bool, str]] = {
     "200 calls of 5 ms, then one of 1 s": ("[0.005] * 200 + [1.0]", True, "seconds"),
 }
 
+# Rows with arrays: the function, the items, and the bytes that travel once each (None: the row is in seconds).
+ARRAYS = """
+    import numpy
+    table = numpy.zeros(10_000_000)
+"""
+ARRAY_WORKLOADS: dict[str, tuple[str, str, float | None]] = {
+    "20 arrays of 40 MB in": (
+        "def work(array): return float(array.sum())",
+        "[numpy.full(5_000_000, float(number)) for number in range(20)]",
+        800e6,
+    ),
+    "20 arrays of 40 MB out": (
+        "def work(number): return numpy.full(5_000_000, float(number))",
+        "list(range(20))",
+        800e6,
+    ),
+    "the same 80 MB array to 100 calls": ("def work(array): return float(array[-1])", "[table] * 100", None),
+    "a function that reads an 80 MB global array, 100 calls": (
+        "def work(place): return float(table[place])",
+        "list(range(100))",
+        None,
+    ),
+}
+
+# What comes back is read, too: to be handed memory and never to look at it would be no fair measure.
+ARRAY_MAIN = """
+    if __name__ == "__main__":
+        import time
+        items = ITEMS
+        calls(items[:2])
+        began = time.perf_counter()
+        returned = calls(items)
+        for value in returned.values() if isinstance(returned, dict) else returned: numpy.sum(value)
+        print(time.perf_counter() - began, flush=True)
+"""
+
 MAIN = """
     if __name__ == "__main__":
         import time
@@ -105,13 +141,13 @@ THREE_CALLS = """
 """
 
 
-def script(system: str, items: str, sleep: bool, main: str = MAIN) -> str:
+def script(system: str, items: str, sleep: bool, main: str = MAIN, work: str = WORK) -> str:
     """Put a script together that runs one workload on one system."""
-    head = f"WORKERS = {os.cpu_count() or 1}\nSLEEP = {sleep}\nITEMS = {items}\n"
-    source = SYSTEMS[system]
-    parts = [WORK, source, main]
+    head = f"WORKERS = {os.cpu_count() or 1}\nSLEEP = {sleep}\n"
+    source, main = SYSTEMS[system], main.replace("ITEMS", items)
+    parts = [work, source, main]
     if system == "Pool":  # A fork pool must know the function before it forks.
-        parts = [WORK, main.replace("calls(", "pool, calls = make(); calls(", 1), ""]
+        parts = [work, main.replace("calls(", "pool, calls = make(); calls(", 1), ""]
         parts.insert(1, "def make():\n" + textwrap.indent(textwrap.dedent(source), "    ") + "\n    return pool, calls")
     return head + "\n".join(textwrap.dedent(part) for part in parts)
 
@@ -149,10 +185,15 @@ def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]
         except Exception as error:
             print(f"{system}, {row}: {error}", file=sys.stderr)
 
+    has_numpy = installed("numpy")
     for _ in range(rounds):
         for row, (items, sleep, _unit) in WORKLOADS.items():
             for system in systems:
                 note(row, system, lambda s=system, i=items, z=sleep: float(run(script(s, i, z))[0]))  # type: ignore[misc]
+        for row, (work, items, _bytes) in ARRAY_WORKLOADS.items() if has_numpy else ():
+            text = textwrap.dedent(ARRAYS) + work
+            for system in systems:
+                note(row, system, lambda s=system, i=items, w=text: float(run(script(s, i, False, ARRAY_MAIN, w))[0]))  # type: ignore[misc]
         for system in systems:
             note("a script with three calls", system, lambda s=system: run(script(s, "[]", False, THREE_CALLS))[1])  # type: ignore[misc]
     return table
@@ -161,6 +202,9 @@ def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]
 def shown(row: str, seconds: float) -> str:
     """Put a median into the unit of its row."""
     workers = os.cpu_count() or 1
+    if row in ARRAY_WORKLOADS:
+        size = ARRAY_WORKLOADS[row][2]
+        return f"{seconds:.2f} s" if size is None else f"{size / seconds / 1e9:.2f} GB/s"
     unit = WORKLOADS.get(row, ("", False, "milliseconds"))[2]
     if unit == "calls a second":
         return f"{20_000 / seconds:,.0f}/s"

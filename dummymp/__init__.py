@@ -20,6 +20,7 @@ A map of the package, from the top down:
     forkserver         the server: starts workers, ends everything           processes, niceness
     worker             inside a worker                                       nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
+    buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from .errors import NotPicklable
 
-__all__ = ["call_text", "explain_call", "explain_result", "function_name", "headline", "type_name"]
+__all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "function_name", "headline", "type_name"]
 
 # How far to look into containers and objects for the part that cannot travel, and at how many parts.
 _DEPTH = 6
@@ -86,6 +86,48 @@ def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[
         way_out = _way_out(value, {**_INSTEAD, **_INSTEAD_RETURN}, name)
         sentence = f"it is a {type_name(value)}. " + (way_out or "Return plain data (numbers, lists, dicts, arrays)")
     return f"its result cannot be sent back: {sentence} ({_first_line(error)})"
+
+
+def explain_weight(func: Callable[..., Any], weight: int, weigh: Callable[[Any], int]) -> str | None:
+    """Say which variable makes a function heavy, and what to do about it; None if no variable does.
+
+    Args:
+        func: The function.
+        weight: What it weighs with all that it captured, in bytes.
+        weigh: Gives the bytes of a value.
+    """
+    where, user, value, seen = "", func, None, {id(func)}
+    while isinstance(user, types.FunctionType):
+        captured = [entry for entry in _captured(user, user.__code__) if id(entry[2]) not in seen]
+        weighed = [(_weight(entry[2], weigh), entry) for entry in captured]
+        if not weighed:
+            break
+        size, (kind, name, value) = max(weighed, key=lambda pair: pair[0])
+        seen.add(id(value))
+        if not isinstance(value, types.FunctionType):
+            where = f"the {kind} '{name}' ({type_name(value)}, {_megabytes(size)})"
+            where += f" of {function_name(user)}()" if user is not func else ""
+            break
+        user = value  # It is another function of the user that carries it.
+    if not where:
+        return None
+    name = function_name(func)
+    return (
+        f"{name}() carries {_megabytes(weight)} along, above all {where}. Each run() call has to look at all of it, "
+        f"because it may have changed. Faster: pass only the part that a call needs as an argument, run({name}, part), "
+        f"or load it inside {name}()."
+    )
+
+
+def _weight(value: Any, weigh: Callable[[Any], int]) -> int:
+    try:
+        return weigh(value)
+    except Exception:
+        return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
 
 
 def call_text(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import itertools
 import threading
+import types
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
+from .buffers import LARGE, Collector
 from .captures import Captured, unchanged
 from .explain import call_text
+from .log import logger
 from .pace import pace_of
-from .pickling import dump_arguments, dumps, load_plain
+from .pickling import dump_arguments, dump_plain_arguments, dumps, load_plain
 
 if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Sequence
+
+    from .memoryfile import Piece
     from .pace import Pace
 
 __all__ = ["Frozen", "FunctionBlob", "freeze"]
@@ -25,6 +32,8 @@ __all__ = ["Frozen", "FunctionBlob", "freeze"]
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
 REMEMBERED_FUNCTIONS = 128
+# What a function may carry along before the user is told, in bytes.
+HEAVY = 10_000_000
 
 _numbers = itertools.count(1)
 _lock = threading.Lock()
@@ -36,28 +45,35 @@ class FunctionBlob:
     Attributes:
         number: By which workers know it; never used twice in a program.
         data: The pickle.
+        pieces: The large buffers that belong to it and are not in `data`; they travel with each call.
         reusable: A worker may call the same copy again and again: the function captures nothing that a call could
             change. Otherwise each call gets a fresh copy, as it was when it was queued.
         pace: How long its calls take.
     """
 
-    __slots__ = ("data", "number", "pace", "reusable")
+    __slots__ = ("__weakref__", "data", "number", "pace", "pieces", "reusable")
 
-    def __init__(self, data: bytes, reusable: bool, pace: Pace) -> None:
+    def __init__(self, data: bytes, reusable: bool, pace: Pace, pieces: Sequence[Piece] = ()) -> None:
         self.number = next(_numbers)
         self.data = data
         self.reusable = reusable
         self.pace = pace
+        self.pieces = pieces
 
 
 class Frozen:
-    """A call in bytes: a function blob, and the pickle of ``(args, kwargs)``, b"" where there are none."""
+    """A call in bytes: a function blob, and the pickle of ``(args, kwargs)``, b"" where there are none.
 
-    __slots__ = ("arguments", "function", "surroundings")
+    The large buffers of the arguments are `pieces` of memory files. They live as long as this object, which is dropped
+    when the task has ended.
+    """
 
-    def __init__(self, function: FunctionBlob, arguments: bytes) -> None:
+    __slots__ = ("arguments", "function", "pieces", "surroundings")
+
+    def __init__(self, function: FunctionBlob, arguments: bytes, pieces: Sequence[Piece] = ()) -> None:
         self.function = function
         self.arguments = arguments
+        self.pieces = pieces
         self.surroundings: Any = None
 
     def arguments_text(self) -> str:
@@ -88,14 +104,22 @@ def freeze(
         function = _freeze_function(func, here)
         if not args and not kwargs:
             return Frozen(function, b"")
-        return Frozen(function, dump_arguments(args, kwargs, here))
+        plain = dump_plain_arguments(args, kwargs)
+        if plain is not None and (here or len(plain) < LARGE):
+            return Frozen(function, plain)
+        if here:
+            return Frozen(function, dumps((args, kwargs), here=True))
+        collector = Collector(find_again=True)
+        return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
     except Exception as error:
         from .explain import explain_call
 
         raise explain_call(func, args, kwargs, number, error, lambda value: dumps(value, here=here)) from None
 
 
-_remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob]] = {}
+# By the id of the function. A blob with large buffers is held by its calls alone, so that their memory is free when
+# they have ended: only its reference is remembered.
+_remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob | weakref.ref[FunctionBlob]]] = {}
 
 
 def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
@@ -104,15 +128,50 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     known = _remembered.get(id(func))
     if known is not None and known[0]() is not func:
         known = None
-    if known is not None and unchanged(known[1]):
-        return known[2]
+    blob = known[2] if known is not None else None
+    if isinstance(blob, weakref.ref):
+        blob = blob()
+    elif blob is not None and unchanged(known[1]):  # type: ignore[index]
+        return blob
     captured = Captured()
     stable = captured.add(func)
-    data = dumps(func)
-    same = known is not None and known[2].data == data
-    blob = known[2] if known is not None and same else FunctionBlob(data, stable and not captured.writes, pace_of(func))
+    collector = Collector(find_again=True)
+    data = dumps(func, take=collector)
+    weight = len(data) + sum(map(len, collector.pieces))
+    if weight > HEAVY:
+        _hint(func, weight)
+    if blob is None or blob.data != data or blob.pieces != collector.pieces:
+        blob = FunctionBlob(data, stable and not captured.writes, pace_of(func), collector.pieces)
     _remember(func, captured.snapshot() if stable else (), blob)
     return blob
+
+
+_hinted: weakref.WeakSet[types.CodeType] = weakref.WeakSet()
+
+
+def _hint(func: Callable[..., Any], weight: int) -> None:
+    """Say, once for each function, that it carries much along, and what."""
+    code = getattr(func, "__code__", None)
+    if code is None or code in _hinted:
+        return
+    _hinted.add(code)
+    from .explain import explain_weight
+
+    text = explain_weight(func, weight, _weigh)
+    if text is not None:
+        logger().warning("%s", text)
+
+
+def _weigh(value: Any) -> int:
+    """Give the bytes that a value would travel with."""
+    large = 0
+
+    def count(buffer: pickle.PickleBuffer) -> bool:
+        nonlocal large
+        large += buffer.raw().nbytes
+        return False
+
+    return len(dumps(value, take=count)) + large
 
 
 def _remember(func: Callable[..., Any], snapshot: tuple[Any, ...], blob: FunctionBlob) -> None:
@@ -131,4 +190,4 @@ def _remember(func: Callable[..., Any], snapshot: tuple[Any, ...], blob: Functio
     with _lock:
         if len(_remembered) >= REMEMBERED_FUNCTIONS:
             _remembered.pop(next(iter(_remembered)), None)
-        _remembered[key] = (reference, snapshot, blob)
+        _remembered[key] = (reference, snapshot, weakref.ref(blob) if blob.pieces else blob)

@@ -10,7 +10,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from .buffers import close_all, pack, packet_of, unpack
+from .descriptors import Packets, reserve
 from .output import Lines
+from .pickling import loads
 from .transport import (
     CALL_BACK,
     FORGET,
@@ -20,6 +23,8 @@ from .transport import (
     STDOUT,
     STOP,
     SURROUNDINGS,
+    TASK_HEAD,
+    TASK_WITH_BUFFERS,
     U64,
     Channel,
 )
@@ -36,6 +41,10 @@ __all__ = ["WorkerHandle"]
 # smaller: a function that carries much data does not stay in the worker.
 KNOWN_FUNCTIONS = 64
 KNOWN_BYTES = 32 << 20
+
+# As so many bytes counts a large buffer that goes with a task. Larger: fewer such tasks are sent ahead; smaller: more
+# descriptors lie in the worker, which may not have many.
+BUFFER_BYTES = 4096
 
 
 class WorkerHandle:
@@ -72,6 +81,7 @@ class WorkerHandle:
         self.nice = nice
         self.channel: Channel = started.channel
         self.control = started.control
+        self._packets = Packets(started.control)
         self.page = started.page
         self.pid: int | None = None
         self.ready = False
@@ -115,16 +125,23 @@ class WorkerHandle:
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        self.channel.post_task(task.index, function.number, surroundings.number, arguments)
+        if frozen.pieces or function.pieces:
+            head = TASK_HEAD.pack(task.index, function.number, surroundings.number)
+            parcel = pack(arguments, frozen.pieces, self._packets.send, function_pieces=function.pieces)
+            self.channel.post(TASK_WITH_BUFFERS, head, *parcel)
+        else:
+            self.channel.post_task(task.index, function.number, surroundings.number, arguments)
         self.assigned.append(task)
 
     def bytes_for(self, frozen: Frozen) -> int:
-        """Count what `post_task` would send for a task."""
+        """Count what `post_task` would send for a task; each large buffer as `BUFFER_BYTES`."""
         size = len(frozen.arguments)
         if frozen.function.number not in self._functions:
             size += len(frozen.function.data)
         if frozen.surroundings.number != self._surroundings:
             size += len(frozen.surroundings.data)
+        if frozen.pieces or frozen.function.pieces:
+            size += BUFFER_BYTES * (len(frozen.pieces) + len(frozen.function.pieces))
         return size
 
     def _remember(self, number: int, size: int) -> None:
@@ -156,6 +173,26 @@ class WorkerHandle:
         """Tell it to end when it has done what it was sent."""
         self.retiring = True
         self.channel.send(STOP)
+
+    # --- receiving ---
+
+    def load_parcel(self, parcel: memoryview) -> Any:
+        """Load a value with large buffers, which become views of the memory that the worker wrote them to."""
+        with reserve:
+            fds = self._packets.take(packet_of(parcel))
+            try:
+                _, buffers, pickle = unpack(parcel, fds)
+            finally:
+                close_all(fds)
+        return loads(pickle, buffers=buffers)
+
+    def drop_parcel(self, parcel: memoryview) -> None:
+        """Let go of the large buffers of a value that nobody wants."""
+        with reserve:
+            try:
+                close_all(self._packets.take(packet_of(parcel)))
+            except OSError:
+                pass
 
     # --- knowing ---
 
@@ -191,6 +228,7 @@ class WorkerHandle:
         """Close all that connects us."""
         self.gone = True
         self.channel.close()
+        self._packets.close()
         self.control.close()
         for pipe in self.pipes:
             pipe.close()

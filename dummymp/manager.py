@@ -48,7 +48,19 @@ from .pickling import loads
 from .pool import Pool
 from .reasons import Reasons
 from .surroundings import Settings
-from .transport import ENDED_HEAD, FAILURE, NOTE, READY, RECORD, RESULT, RETURNED, TEXT, TEXT_HEAD, U64
+from .transport import (
+    ENDED_HEAD,
+    FAILURE,
+    NOTE,
+    READY,
+    RECORD,
+    RESULT,
+    RESULT_WITH_BUFFERS,
+    RETURNED,
+    TEXT,
+    TEXT_HEAD,
+    U64,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -264,8 +276,9 @@ class Manager:
         # What C code wrote before the worker sent these is in the pipes by now.
         self._show_pipes(handle, to_the_end=to_the_end)
         for kind, group in itertools.groupby(messages, operator.itemgetter(0)):
-            if kind == RESULT:
-                self._take_results(handle, [message for _, message in group])
+            if kind in (RESULT, RESULT_WITH_BUFFERS):
+                load = loads if kind == RESULT else handle.load_parcel
+                self._take_results(handle, [message for _, message in group], load)
             else:
                 for _, message in group:
                     self._take(handle, kind, message)
@@ -295,18 +308,20 @@ class Manager:
                 self._notes.add(text)
                 self._outbox.post(_log, WARNING, text)
 
-    def _take_results(self, handle: WorkerHandle, messages: list[Any]) -> None:
+    def _take_results(self, handle: WorkerHandle, messages: list[Any], load: Callable[[memoryview], Any]) -> None:
         """Take in what tasks returned that a worker ended one after another."""
         engine, answered = handle.engine, handle.answered
         ends: list[tuple[Task[Any], Any]] = []
         # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
         self._show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
         for message in messages:
-            task = self._ended(handle, message)
+            task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
             if task is None:
+                if load is not loads:
+                    handle.drop_parcel(body)
                 continue
             try:
-                value = loads(memoryview(message)[ENDED_HEAD.size :])
+                value = load(body)
             except BaseException as error:
                 self._outbox.post(engine.end_well, ends)
                 ends = []

@@ -7,6 +7,8 @@ import mmap
 import os
 import struct
 
+from .memoryfile import anonymous_file
+
 __all__ = ["Page"]
 
 
@@ -25,13 +27,7 @@ class Page:
     @staticmethod
     def create() -> int:
         """Make the anonymous file behind a page; give its descriptor."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("dummymp")
-        else:
-            import tempfile
-
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
+        fd = anonymous_file()
         os.ftruncate(fd, Page.SIZE)
         return fd
 

@@ -19,13 +19,27 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting
+from .buffers import LARGE
 from .interrupts import held
 from .modules import send_by_value_if_unknown, travels_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ATOMS", "dump_arguments", "dump_plain", "dumps", "load_plain", "loads", "show_in_main"]
+    # What a pickler shows a buffer to: True leaves it in the stream.
+    Callback = Callable[[pickle.PickleBuffer], bool]
+
+__all__ = [
+    "ATOMS",
+    "dump_arguments",
+    "dump_plain",
+    "dump_plain_arguments",
+    "dumps",
+    "hide_in_main",
+    "load_plain",
+    "loads",
+    "show_in_main",
+]
 
 # Pickle protocol 5 is the newest that Python 3.9 has.
 PROTOCOL = 5
@@ -35,16 +49,26 @@ ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
 _counter = itertools.count()
 
 
-def dumps(value: Any, *, here: bool = False) -> bytes:
-    """Serialise any value; by value where the other side could not import it."""
+def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> bytes:
+    """Serialise any value; by value where the other side could not import it.
+
+    Args:
+        value: The value.
+        here: It will be loaded in this very process.
+        take: Is shown each buffer (`pickle.PickleBuffer`), and may take it out of the stream.
+    """
     with io.BytesIO() as file:
-        _pickler_class()(file, here).dump(value)
+        _pickler_class()(file, here, take).dump(value)
         return file.getvalue()
 
 
-def dump_plain(value: Any) -> bytes:
-    """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them."""
-    return pickle.dumps(value, PROTOCOL) if _is_plain((value,)) else dumps(value)
+def dump_plain(value: Any, take: Callback | None = None) -> bytes:
+    """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them. `take`: as `dumps`."""
+    if _is_plain((value,)):
+        data = pickle.dumps(value, PROTOCOL)
+        if len(data) < LARGE or take is None:
+            return data
+    return dumps(value if take is None else _with_buffer(value), take=take)
 
 
 loads = pickle.loads
@@ -59,11 +83,51 @@ def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
     return True
 
 
-def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], here: bool) -> bytes:
-    """Serialise the arguments of a call."""
+def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """Serialise the arguments of a call by the shorter way, if they are numbers, strings, and tuples of them."""
     if _is_plain(args) and (not kwargs or _is_plain(tuple(kwargs.values()))):
         return pickle.dumps((args, kwargs), PROTOCOL)
-    return dumps((args, kwargs), here=here)
+    return None
+
+
+def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], take: Callback) -> bytes:
+    """Serialise the arguments of a call, whatever they are; `take`: as `dumps`."""
+    args = tuple(map(_with_buffer, args))
+    kwargs = {name: _with_buffer(value) for name, value in kwargs.items()}
+    return dumps((args, kwargs), take=take)
+
+
+class _Bytes:
+    """Large bytes, which would not show the pickler a buffer by themselves."""
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._value), (pickle.PickleBuffer(self._value),)
+
+
+def _with_buffer(value: Any) -> Any:
+    return _Bytes(value) if type(value) in (bytes, bytearray) and len(value) >= LARGE else value
+
+
+def _writable_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
+    """Make an array that can be written of the buffer of one that cannot."""
+    import numpy
+
+    if isinstance(buffer, bytes):
+        buffer = bytearray(buffer)  # It travelled in the stream.
+    elif isinstance(buffer, memoryview) and buffer.readonly:
+        buffer = buffer.obj  # The view behind it is private, so nobody minds.
+    return numpy.ndarray(shape, dtype, buffer, order=order)
+
+
+def _is_readonly_array(obj: Any) -> bool:
+    """Tell whether it is a numpy array in one piece that cannot be written: a copy of it can."""
+    if type(obj).__module__ != "numpy":
+        return False
+    flags = obj.flags
+    return not flags.writeable and flags.forc and not obj.dtype.hasobject
 
 
 def load_plain(data: bytes) -> Any:
@@ -124,6 +188,13 @@ def show_in_main(thing: Any) -> None:
         setattr(sys.modules["__main__"], name, thing)
 
 
+def hide_in_main(thing: Any) -> None:
+    """Take back what `show_in_main` did: it would keep alive what the function captured."""
+    name, main = getattr(thing, "__qualname__", ""), sys.modules["__main__"]
+    if getattr(main, name, None) is thing:
+        delattr(main, name)
+
+
 # The generators behind `random.random` and `numpy.random.random`: each task uses those of its own process, which are
 # seeded for it, not a copy of ours, with which all tasks would draw the same. By the name of their class.
 _GENERATORS = {"Random": ("random", "_inst"), "RandomState": ("numpy.random.mtrand", "_rand")}
@@ -148,8 +219,8 @@ def _pickler_class() -> Any:
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Sends classes by value as cloudpickle does, but only once around."""
 
-        def __init__(self, file: io.BytesIO, here: bool) -> None:
-            super().__init__(file, protocol=PROTOCOL)
+        def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:
+            super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
             self._here = here
 
         def reducer_override(self, obj: Any) -> Any:
@@ -158,6 +229,9 @@ def _pickler_class() -> Any:
             if type(obj).__name__ in _GENERATORS and _is_shared_generator(obj):
                 module, name = _GENERATORS[type(obj).__name__]
                 return getattr, (sys.modules[module], name)
+            if type(obj).__name__ == "ndarray" and _is_readonly_array(obj):
+                order = "C" if obj.flags.c_contiguous else "F"
+                return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
             if isinstance(obj, (types.FunctionType, type)):
                 send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
             elif isinstance(obj, types.ModuleType):

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 from . import forkserver, niceness, processes
+from .descriptors import reserve
 from .errors import WorkersCannotStart
 from .handle import WorkerHandle
 from .launcher import make_launcher
@@ -103,6 +104,7 @@ class Pool:
                 return None
         handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice)
         self.handles[handle.number] = handle
+        reserve.hold()
         for source in (handle.channel, *handle.pipes):
             self.selector.add(source, functools.partial(self._readable, handle))
         if not self._has_server and self._launcher.fileno() >= 0:
@@ -265,6 +267,7 @@ class Pool:
                 handle.stop()
         self.selector.remove(self._launcher)
         self._has_server = False
+        reserve.release()
         self._launcher.close()
         for handle in list(self.handles.values()):
             if handle.orphan:
@@ -274,6 +277,7 @@ class Pool:
     def abandon(self) -> None:
         """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""
         self.selector.close()
+        reserve.release()
         for handle in self.handles.values():
             handle.close()
         self._launcher.abandon()

@@ -43,6 +43,8 @@ SURROUNDINGS = 3  # u64 number, pickle
 SETTINGS = 4  # pickle
 TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
 STOP = 6  # end, in good order
+TASK_WITH_BUFFERS = 7  # TASK_HEAD, parcel (buffers.py)
+TASKS = (TASK, TASK_WITH_BUFFERS)
 # Worker to parent.
 READY = 16  # u64 process id
 RESULT = 17  # u64 call number, f64 seconds, pickle
@@ -51,6 +53,7 @@ TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
 RECORD = 20  # u64 call number, pickle of a log record's dict
 NOTE = 21  # UTF-8 text, to be said once in a program
 RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
+RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 
@@ -278,13 +281,13 @@ class WorkerChannel:
                     self.waiting_since = None
                     self._messages.extend(messages)
 
-    def take_back(self) -> list[Any]:
+    def take_back(self) -> list[tuple[int, Any]]:
         """Take the tasks out of the line that have come and were not begun; from another thread than the receiving."""
         with self._guard:
             if self.waiting_since is None and self._is_socket:
                 self._read_ahead()
-            tasks = [message for kind, message in self._messages if kind == TASK]
-            others = [entry for entry in self._messages if entry[0] != TASK]
+            tasks = [entry for entry in self._messages if entry[0] in TASKS]
+            others = [entry for entry in self._messages if entry[0] not in TASKS]
             self._messages.clear()
             self._messages.extend(others)
         return tasks

@@ -17,13 +17,15 @@ import threading
 import time
 import traceback
 import types
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting, niceness
+from .buffers import Collector, close_all, pack, packet_of, unpack
+from .descriptors import WaitingPackets
 from .errors import NotPicklable
 from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
-from .pickling import dump_plain, dumps, loads, show_in_main
+from .pickling import dump_plain, dumps, hide_in_main, loads, show_in_main
 from .seeds import reseed
 from .surroundings import apply_settings, apply_surroundings
 from .transport import (
@@ -35,6 +37,7 @@ from .transport import (
     NOTE,
     READY,
     RESULT,
+    RESULT_WITH_BUFFERS,
     RETURNED,
     SETTINGS,
     STDERR,
@@ -43,9 +46,13 @@ from .transport import (
     SURROUNDINGS,
     TASK,
     TASK_HEAD,
+    TASK_WITH_BUFFERS,
     U64,
     WorkerChannel,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Worker", "main", "main_spawned"]
 
@@ -59,6 +66,8 @@ REGROUP_SECONDS = 0.15
 ORPHANS = 50
 # To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
 CAN_START_PROCESS = 1e-4
+# The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
+NO_DESCRIPTORS = 71
 
 
 class Worker:
@@ -68,11 +77,22 @@ class Worker:
         channel: The private connection to the parent.
         name: What log records call it.
         begun: Is called with the count of tasks begun so far, before each begins.
+        packets: Where the descriptors of large buffers come and go; None where there is no such way.
     """
 
-    def __init__(self, channel: WorkerChannel, name: str, begun: Callable[[int], None] = lambda count: None) -> None:
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        name: str,
+        begun: Callable[[int], None] = lambda count: None,
+        packets: WaitingPackets | None = None,
+    ) -> None:
         self._channel = channel
         self._begun = begun
+        self._packets = packets or WaitingPackets(None)
+        # Takes the large buffers out of results; a new one after each result that had some.
+        self._collector = Collector(find_again=False)
+        self._heavy: Callable[..., Any] | None = None
         self._count = 0
         self._orphans = 0
         self._is_copy = False
@@ -111,14 +131,19 @@ class Worker:
     def give_back(self) -> None:
         """Give back the tasks that have come and were not begun; called from the watcher's thread."""
         tasks = self._channel.take_back()
-        self._channel.send(RETURNED, b"".join(message[: U64.size] for message in tasks))
+        for kind, message in tasks:
+            if kind == TASK_WITH_BUFFERS:
+                self._packets.drop(packet_of(memoryview(message)[TASK_HEAD.size :]))
+        self._channel.send(RETURNED, b"".join(message[: U64.size] for _, message in tasks))
 
     def note(self, text: str) -> None:
         """Say something once in the whole program."""
         self._channel.send(NOTE, text.encode())
 
     def _take(self, kind: int, message: Any) -> None:
-        if kind == FUNCTION:
+        if kind == TASK_WITH_BUFFERS:
+            self._run(message, self._take_descriptors(memoryview(message)[TASK_HEAD.size :]))
+        elif kind == FUNCTION:
             number, reusable = U64.unpack_from(message)[0], bool(message[U64.size])
             self._functions[number] = bytes(message[U64.size + 1 :]), reusable
         elif kind == FORGET:
@@ -134,37 +159,53 @@ class Worker:
 
     # --- one task ---
 
-    def _run(self, message: Any) -> None:
+    def _run(self, message: Any, fds: list[int] | None = None) -> None:
+        """Run a task and send what came of it. `fds`: its arguments are a parcel, and these are its descriptors."""
         number, function, surroundings = TASK_HEAD.unpack_from(message)
         self.task = number
         self._count += 1
         self._begun(self._count)
-        kind, seconds, body = self._outcome(number, function, surroundings, memoryview(message)[TASK_HEAD.size :])
+        arguments = memoryview(message)[TASK_HEAD.size :]
+        kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
         self.stdout.flush()
         self.stderr.flush()
         if self._is_copy:
             os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
         nesting.worker_task_over()
-        self._channel.send(kind, ENDED_HEAD.pack(number, seconds), body)
+        if self._heavy is not None:
+            hide_in_main(self._heavy)
+            self._heavy = None
+        if self._collector.pieces:
+            pieces, self._collector = self._collector.pieces, Collector(find_again=False)
+            parcel = pack(body, pieces, self._packets.send)
+            self._channel.send(RESULT_WITH_BUFFERS, ENDED_HEAD.pack(number, seconds), *parcel)
+        else:
+            self._channel.send(kind, ENDED_HEAD.pack(number, seconds), body)
         if seconds > CAN_START_PROCESS:
             self._orphans += _has_zombie()
 
-    def _outcome(self, number: int, function: int, surroundings: int, arguments: Any) -> tuple[int, float, bytes]:
+    def _outcome(
+        self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None
+    ) -> tuple[int, float, bytes]:
         """Run a task: (RESULT or FAILURE, seconds, what to send)."""
         began = time.perf_counter()
         func: Any = None
         try:
             self._put_back(number, surroundings)
-            func = self._thaw(function)
-            args, kwargs = loads(arguments) if len(arguments) else ((), {})
+            if fds is None:
+                func = self._thaw(function)
+                args, kwargs = loads(arguments) if len(arguments) else ((), {})
+            else:
+                func, args, kwargs = self._thaw_parcel(function, arguments, fds)
             began = time.perf_counter()
             value = func(*args, **kwargs)
             seconds = time.perf_counter() - began
         except BaseException as error:
             return FAILURE, time.perf_counter() - began, pack_failure(error)
         try:
-            return RESULT, seconds, dump_plain(value)
+            return RESULT, seconds, dump_plain(value, self._collector)
         except BaseException as error:
+            self._collector = Collector(find_again=False)
             reason = explain_result(value, function_name(func), error, dumps)
             return FAILURE, seconds, pack_failure(NotPicklable(f"{{task}} finished, but {reason}"), about_task=True)
 
@@ -186,15 +227,34 @@ class Worker:
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
             sys.stdout, sys.stderr = self.stdout, self.stderr
 
-    def _thaw(self, number: int) -> Callable[..., Any]:
+    def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)
         if func is None:
             data, reusable = self._functions[number]
-            func = loads(data)
+            func = loads(data, buffers=buffers)
             show_in_main(func)
             if reusable:
                 self._thawed[number] = func
         return func
+
+    def _take_descriptors(self, parcel: memoryview) -> list[int]:
+        try:
+            return self._packets.take(packet_of(parcel))
+        except OSError:
+            # A task before it used them up. The parent gives what is not begun to another worker.
+            raise SystemExit(NO_DESCRIPTORS) from None
+
+    def _thaw_parcel(self, number: int, parcel: memoryview, fds: list[int]) -> tuple[Any, Any, Any]:
+        """Make a function and its arguments, with views of their large buffers that are nobody else's."""
+        try:
+            of_function, buffers, pickle = unpack(parcel, fds)
+        finally:
+            close_all(fds)
+        func = self._thaw(number, of_function)
+        if of_function:
+            self._heavy = func
+        args, kwargs = loads(pickle, buffers=buffers) if len(pickle) else ((), {})
+        return func, args, kwargs
 
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""
@@ -299,10 +359,12 @@ def main(fds: list[int], number: int, nice: int) -> None:
         page.begun = count
 
     main_socket = socket.socket(fileno=connection)
-    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun)
+    control_socket = socket.socket(fileno=control)
+    packets = WaitingPackets(control_socket)
+    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun, packets)
     threading.Thread(
         target=_watch,
-        args=(socket.socket(fileno=control), main_socket, worker, to_regroup),
+        args=(control_socket, packets, main_socket, worker, to_regroup),
         name="dummymp-watch",
         daemon=True,
     ).start()
@@ -336,6 +398,8 @@ def _serve(worker: Worker) -> None:
     code = 0
     try:
         worker.loop()
+    except SystemExit as leave:
+        code = NO_DESCRIPTORS if leave.code == NO_DESCRIPTORS else 70
     except BaseException:
         # A fault of ours, not of a task. It must be seen, and the parent blames the task that was running.
         os.write(STDERR, traceback.format_exc().encode("utf-8", "backslashreplace"))
@@ -356,7 +420,7 @@ def _leave(worker: Worker, code: int) -> None:
         os._exit(code)
 
 
-def _watch(control: Any, main_socket: Any, worker: Worker, to_regroup: int) -> None:
+def _watch(control: Any, packets: WaitingPackets, main_socket: Any, worker: Worker, to_regroup: int) -> None:
     """Wait for the end of the parent, and end this process and its group at once; end it, too, when long idle."""
     import socket
 
@@ -366,10 +430,10 @@ def _watch(control: Any, main_socket: Any, worker: Worker, to_regroup: int) -> N
     while True:
         try:
             control.settimeout(REGROUP_SECONDS if to_regroup else IDLE_SECONDS)
-            order = control.recv(1)
-            if not order:
+            orders = packets.receive()
+            if orders is None:
                 break
-            if order == CALL_BACK:
+            if CALL_BACK in orders:
                 worker.give_back()
         except socket.timeout:
             if to_regroup:

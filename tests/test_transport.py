@@ -374,7 +374,7 @@ def test_tasks_that_were_not_begun_are_taken_back() -> None:
         assert plain([worker.receive()]) == [(TASK, b"runs")]
         channel.send(TASK, b"is still in the pipe")
         channel.send(FUNCTION, b"two")
-        assert [bytes(task) for task in worker.take_back()] == [b"was read", b"is still in the pipe"]
+        assert [bytes(task) for _, task in worker.take_back()] == [b"was read", b"is still in the pipe"]
         channel.send(TASK, b"new")
         rest = plain(worker.receive() for _ in range(3))
         assert rest == [(FUNCTION, b"one"), (FUNCTION, b"two"), (TASK, b"new")]
