@@ -7,12 +7,14 @@ What cannot travel is named: the argument or the variable, its type, and what to
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
 from .captures import Captured, unchanged
+from .errors import NotPicklable
 from .explain import call_text
 from .pace import pace_of
 from .pickling import dump_arguments, dumps, load_plain
@@ -20,7 +22,7 @@ from .pickling import dump_arguments, dumps, load_plain
 if TYPE_CHECKING:
     from .pace import Pace
 
-__all__ = ["Frozen", "FunctionBlob", "freeze"]
+__all__ = ["Frozen", "FunctionBlob", "freeze", "freeze_arguments", "freeze_function"]
 
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
@@ -48,6 +50,12 @@ class FunctionBlob:
         self.data = data
         self.reusable = reusable
         self.pace = pace
+
+    def twin(self, pace: Any) -> FunctionBlob:
+        """Give the same function, known to workers by the same number, with another pace."""
+        twin = copy.copy(self)
+        twin.pace = pace
+        return twin
 
 
 class Frozen:
@@ -88,6 +96,35 @@ def freeze(
         function = _freeze_function(func, here)
         if not args and not kwargs:
             return Frozen(function, b"")
+        return Frozen(function, dump_arguments(args, kwargs, here))
+    except Exception as error:
+        from .explain import explain_call
+
+        raise explain_call(func, args, kwargs, number, error, lambda value: dumps(value, here=here)) from None
+
+
+def freeze_function(func: Callable[..., Any], *, here: bool = False) -> FunctionBlob:
+    """Serialise a function alone, for many calls. Arguments and exception: as `freeze`."""
+    try:
+        return _freeze_function(func, here)
+    except Exception as error:
+        from .explain import explain_call
+
+        why = explain_call(func, (), {}, 0, error, lambda value: dumps(value, here=here))
+        raise NotPicklable(str(why).replace("cannot send task 0, ", "cannot send ", 1)) from None
+
+
+def freeze_arguments(
+    func: Callable[..., Any],
+    function: FunctionBlob,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    number: int,
+    here: bool = False,
+) -> Frozen:
+    """Serialise a call of a function that was serialised before. Arguments and exception: as `freeze`."""
+    try:
         return Frozen(function, dump_arguments(args, kwargs, here))
     except Exception as error:
         from .explain import explain_call

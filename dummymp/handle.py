@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .output import Lines
 from .transport import (
     CALL_BACK,
+    CHUNK,
     FORGET,
     FUNCTION,
     SETTINGS,
@@ -20,6 +21,7 @@ from .transport import (
     STDOUT,
     STOP,
     SURROUNDINGS,
+    TASK_HEAD,
     U64,
     Channel,
 )
@@ -115,7 +117,10 @@ class WorkerHandle:
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        self.channel.post_task(task.index, function.number, surroundings.number, arguments)
+        if task.chunk is None:
+            self.channel.post_task(task.index, function.number, surroundings.number, arguments)
+        else:
+            self.channel.post(CHUNK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
         self.assigned.append(task)
 
     def bytes_for(self, frozen: Frozen) -> int:
@@ -144,6 +149,13 @@ class WorkerHandle:
             timeout = 0.0  # It was killed already, but it begins all the same.
         self.deadline = None if timeout is None or not self.ready or self.stopped else self.since + timeout
 
+    def has_more(self) -> bool:
+        """Tell whether it was sent more than what it runs now."""
+        if len(self.assigned) > 1:
+            return True
+        chunk = self.assigned[0].chunk if self.assigned else None
+        return chunk is not None and chunk.whole
+
     def call_back(self) -> None:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""
         self.calling_back = True
@@ -164,6 +176,12 @@ class WorkerHandle:
         if self.page is None:
             return self.ready
         return self.page.begun > self.answered
+
+    def read_log(self) -> None:
+        """Let the chunk that runs, if it is one, know what the log says of it."""
+        chunk = self.assigned[0].chunk if self.assigned else None
+        if chunk is not None:
+            chunk.log = self.page.log() if self.page is not None else None
 
     def whole_lines(self, stream: int, text: str) -> str:
         """Take text that came over the connection; give what is whole by now."""

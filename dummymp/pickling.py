@@ -25,7 +25,7 @@ from .modules import send_by_value_if_unknown, travels_by_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ATOMS", "dump_arguments", "dump_plain", "dumps", "load_plain", "loads", "show_in_main"]
+__all__ = ["ATOMS", "dump_arguments", "dump_plain", "dump_small", "dumps", "load_plain", "loads", "show_in_main"]
 
 # Pickle protocol 5 is the newest that Python 3.9 has.
 PROTOCOL = 5
@@ -46,6 +46,24 @@ def dump_plain(value: Any) -> bytes:
     """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them."""
     return pickle.dumps(value, PROTOCOL) if _is_plain((value,)) else dumps(value)
 
+
+def dump_small(value: Any) -> bytes:
+    """Serialise any value, by the shorter way if nothing in it is known by its name: numbers, text, lists, dicts."""
+    if type(value) in _CONTAINERS:
+        try:
+            data = pickle.dumps(value, PROTOCOL)
+        except Exception:
+            pass  # The longer way knows more.
+        else:
+            if _STACK_GLOBAL not in data:
+                return data
+    return dumps(value)
+
+
+# Without this byte, the opcode that finds something by its name, a pickle has no functions, classes and other objects
+# in it. It may be a part of a number, too; then the longer way comes to the same.
+_STACK_GLOBAL = b"\x93"
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 loads = pickle.loads
 

@@ -43,6 +43,7 @@ SURROUNDINGS = 3  # u64 number, pickle
 SETTINGS = 4  # pickle
 TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
 STOP = 6  # end, in good order
+CHUNK = 7  # TASK_HEAD, pickle of (form, pieces): many items of a map, see `chunks`
 # Worker to parent.
 READY = 16  # u64 process id
 RESULT = 17  # u64 call number, f64 seconds, pickle
@@ -51,6 +52,8 @@ TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
 RECORD = 20  # u64 call number, pickle of a log record's dict
 NOTE = 21  # UTF-8 text, to be said once in a program
 RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
+PART = 23  # PART_HEAD, what came of so many items of a chunk, see `chunks`
+CUT = 24  # CUT_HEAD: these items of a chunk will not run here
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 
@@ -59,6 +62,8 @@ TASK_HEAD = struct.Struct("<QQQ")  # call number, function, surroundings
 TASK_MESSAGE = struct.Struct(HEADER.format + TASK_HEAD.format[1:])
 ENDED_HEAD = struct.Struct("<Qd")  # call number, seconds
 TEXT_HEAD = struct.Struct("<QB")  # call number, stream
+PART_HEAD = struct.Struct("<QQI?")  # call number of the chunk, first item, how many, whether not all are plain
+CUT_HEAD = struct.Struct("<QQ")  # call number of the chunk, the first item that will not run
 
 
 class _Reader:
@@ -283,8 +288,8 @@ class WorkerChannel:
         with self._guard:
             if self.waiting_since is None and self._is_socket:
                 self._read_ahead()
-            tasks = [message for kind, message in self._messages if kind == TASK]
-            others = [entry for entry in self._messages if entry[0] != TASK]
+            tasks = [message for kind, message in self._messages if kind in (TASK, CHUNK)]
+            others = [entry for entry in self._messages if entry[0] not in (TASK, CHUNK)]
             self._messages.clear()
             self._messages.extend(others)
         return tasks
