@@ -22,6 +22,53 @@ import tempfile
 import textwrap
 from collections.abc import Callable
 
+# --- how each system maps `work` over items, as fast as it can; a chunk size where it wants one ---
+
+MAPS = {
+    "dummymp": """
+        import dummymp
+        dummymp.configure(priority="NUCLEAR", max_processes=WORKERS)
+        def calls(items):
+            return list(dummymp.map(work, items))
+    """,
+    "Pool": """
+        import multiprocessing
+        pool = multiprocessing.Pool(WORKERS)
+        def calls(items):
+            return pool.map(work, items)
+    """,
+    "ProcessPoolExecutor": """
+        import concurrent.futures
+        pool = concurrent.futures.ProcessPoolExecutor(WORKERS)
+        def calls(items):
+            return list(pool.map(work, items, chunksize=1 + len(items) // (4 * WORKERS)))
+    """,
+    "loky": """
+        import loky
+        pool = loky.get_reusable_executor(WORKERS)
+        def calls(items):
+            return list(pool.map(work, items, chunksize=1 + len(items) // (4 * WORKERS)))
+    """,
+    "joblib": """
+        import joblib
+        pool = joblib.Parallel(WORKERS)
+        def calls(items):
+            return pool(joblib.delayed(work)(item) for item in items)
+    """,
+    "pebble": """
+        import pebble
+        pool = pebble.ProcessPool(WORKERS)
+        def calls(items):
+            return list(pool.map(work, items, chunksize=1 + len(items) // (4 * WORKERS)).result())
+    """,
+    "mpire": """
+        import mpire
+        pool = mpire.WorkerPool(WORKERS, keep_alive=True)
+        def calls(items):
+            return pool.map(work, items)
+    """,
+}
+
 # --- how each system runs `count` calls of `work(item)`; each is a whole script, so that each is used as it is meant --
 
 SYSTEMS = {
@@ -135,16 +182,21 @@ MAIN = """
         print(time.perf_counter() - began, flush=True)
 """
 
+MAPPED = "map over 200,000 no-op items"
+MAP_ITEMS = "[0] * 200_000"
+
 THREE_CALLS = """
     if __name__ == "__main__":
         calls([0] * 3)
 """
 
 
-def script(system: str, items: str, sleep: bool, main: str = MAIN, work: str = WORK) -> str:
+def script(
+    system: str, items: str, sleep: bool, main: str = MAIN, work: str = WORK, systems: dict[str, str] = SYSTEMS
+) -> str:
     """Put a script together that runs one workload on one system."""
     head = f"WORKERS = {os.cpu_count() or 1}\nSLEEP = {sleep}\n"
-    source, main = SYSTEMS[system], main.replace("ITEMS", items)
+    source, main = systems[system], main.replace("ITEMS", items)
     parts = [work, source, main]
     if system == "Pool":  # A fork pool must know the function before it forks.
         parts = [work, main.replace("calls(", "pool, calls = make(); calls(", 1), ""]
@@ -195,6 +247,8 @@ def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]
             for system in systems:
                 note(row, system, lambda s=system, i=items, w=text: float(run(script(s, i, False, ARRAY_MAIN, w))[0]))  # type: ignore[misc]
         for system in systems:
+            note(MAPPED, system, lambda s=system: float(run(script(s, MAP_ITEMS, False, systems=MAPS))[0]))  # type: ignore[misc]
+        for system in systems:
             note("a script with three calls", system, lambda s=system: run(script(s, "[]", False, THREE_CALLS))[1])  # type: ignore[misc]
     return table
 
@@ -206,6 +260,8 @@ def shown(row: str, seconds: float) -> str:
         size = ARRAY_WORKLOADS[row][2]
         return f"{seconds:.2f} s" if size is None else f"{size / seconds / 1e9:.2f} GB/s"
     unit = WORKLOADS.get(row, ("", False, "milliseconds"))[2]
+    if row == MAPPED:
+        return f"{0.2 / seconds:.2f} million/s"
     if unit == "calls a second":
         return f"{20_000 / seconds:,.0f}/s"
     if unit == "efficiency":

@@ -12,13 +12,14 @@ A map of the package, from the top down:
 
     api, legacy        the functions: methods of one hidden queue
     taskqueue          records calls, drives them, hands out results         options, task, progress
+    lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
     manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
     policy, cpus       how many may run now, and why                         limits, memory, oom, reasons
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
     forkserver         the server: starts workers, ends everything           processes, niceness
-    worker             inside a worker                                       nesting, seeds, surroundings
+    worker             inside a worker                                       chunks, nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records
@@ -34,6 +35,7 @@ from .api import (
     get_stats,
     kill,
     killall,
+    map,  # noqa: F401
     process_process,
     process_queue,
     process_until_done,
@@ -94,7 +96,8 @@ __all__ = [
     "total_cpus",
     "worker_pids",
 ]
-_names_of_today = list(__all__)
+# A star import must not shadow the builtin map, so this name is only in the shop window.
+_names_of_today = [*__all__, "map"]
 __all__ += _legacy_names
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "get_stats",
     "kill",
     "killall",
+    "map",
     "process_process",
     "process_queue",
     "process_until_done",
@@ -35,6 +36,7 @@ get_returns = _queue.get_returns
 get_stats = _queue.get_stats
 kill = _queue.kill
 killall = _queue.killall
+map = _queue.map
 process_process = _queue.process_process
 process_queue = _queue.process_queue
 process_until_done = _queue.process_until_done

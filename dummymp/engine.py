@@ -29,7 +29,10 @@ class ProcessEngine:
         ended: Is told of each task that ended: ``ended(task, value, error, how)``; `how` is a text for the log.
         went_well: Is told of tasks that one worker ended one after another, all well: ``went_well([(task, value),
             ...])``. It need not have been told that they begin.
-            All give what is to be called of the user's own code: a function, an iterator of such, or None.
+        parted: Is told what came of some items of a chunk, before it ends: ``parted(task, part)``.
+        cut: Is told that a chunk ends before its end: ``cut(task, item)``, the first that will not run.
+            All but the last two give what is to be called of the user's own code: a function, an iterator of such, or
+            None.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class ProcessEngine:
         requeued: Callable[[Task[Any]], After | None],
         ended: Callable[[Task[Any], Any, BaseException | None, str], After | None],
         went_well: Callable[[list[tuple[Task[Any], Any]]], Iterator[After | None]],
+        parted: Callable[[Task[Any], Any], None] | None = None,
+        cut: Callable[[Task[Any], int], None] | None = None,
     ) -> None:
         self._manager = manager
         self.options = options
@@ -48,11 +53,15 @@ class ProcessEngine:
         self.requeued = requeued
         self.ended = ended
         self.went_well = went_well
+        self._parted = parted
+        self._cut = cut
         self.waiting: collections.deque[Task[Any]] = collections.deque()
         self.finished: list[Task[Any]] = []
         self.running = 0
         self.unfinished = 0
         self.driven = 0
+        # Nobody will drive for a while: each worker is given one task more than it needs otherwise.
+        self.leaving = False
         # A task has failed, and with on_error="stop" nothing more may start before the queue hears of it.
         self.halted = False
         self.closed = False
@@ -64,9 +73,9 @@ class ProcessEngine:
         """Take note that tasks are being queued, so that the CPUs are measured from now on."""
         self._manager.expect(self)
 
-    def submit(self, tasks: list[Task[Any]]) -> None:
-        """Add tasks to those that wait."""
-        self._manager.submit(self, tasks)
+    def submit(self, tasks: list[Task[Any]], *, first: bool = False) -> None:
+        """Add tasks to those that wait, at the end or in front."""
+        self._manager.submit(self, tasks, first=first)
 
     def step(self, timeout: float | None, over: Callable[[], bool] | None = None) -> list[Task[Any]]:
         """Drive until something of ours has ended, or `over()`; give what ended.
@@ -95,9 +104,9 @@ class ProcessEngine:
         """Say what keeps tasks waiting, or None."""
         return self.decision.waiting_for if self.waiting and self.decision is not None else None
 
-    def close(self) -> None:
-        """Drop everything of this queue without a word."""
-        self._manager.forget(self)
+    def close(self, *, keep_workers: bool = False) -> None:
+        """Drop everything of this queue without a word. With the last queue the workers end, unless they are kept."""
+        self._manager.forget(self, keep_workers=keep_workers)
 
     def end(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
         """Close the books on a task, when the outbox comes to it."""
@@ -105,6 +114,16 @@ class ProcessEngine:
             return None
         self.halted = False
         return self.ended(task, value, error, how)
+
+    def part(self, task: Task[Any], part: Any) -> None:
+        """Tell what came of some items of a chunk, when the outbox comes to it."""
+        if self._parted is not None and self._manager.count_part(self, task):
+            self._parted(task, part)
+
+    def cut(self, task: Task[Any], item: int) -> None:
+        """Tell that a chunk ends before its end."""
+        if self._cut is not None and self._manager.count_part(self, task):
+            self._cut(task, item)
 
     def end_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None] | None:
         """Close the books on tasks that went well."""

@@ -46,7 +46,7 @@ def timed_out(task: Task[Any]) -> TaskTimeout:
     """Say that a task took too long."""
     return TaskTimeout(
         f"{task.describe()}, was stopped after {task.timeout:g} s (its timeout). Other tasks go on. "
-        "More time: dummymp.configure(timeout=...)"
+        f"More time: {task.more_time}"
     )
 
 

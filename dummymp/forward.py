@@ -29,7 +29,8 @@ class LineWriter(io.TextIOBase):
         self._channel: WorkerChannel | None = channel
         self._stream = stream
         self._task = task
-        self._line = ""
+        self.line = ""  # begun, and not sent
+        self.sent = 0  # pieces of text
         self._lock = threading.RLock()
         self.buffer = _Bytes(self)
         self.name = "<stdout>" if stream == STDOUT else "<stderr>"
@@ -58,19 +59,19 @@ class LineWriter(io.TextIOBase):
         with self._lock:
             lines, end, rest = text.rpartition("\n")
             if end:
-                whole, self._line = self._line + lines + end, rest
+                whole, self.line = self.line + lines + end, rest
                 self._send(whole)
             else:
-                self._line += text
+                self.line += text
         return len(text)
 
     def flush(self) -> None:
         """Send the begun line, too. The parent shows it when it is whole, or when the task ends."""
-        if not self._line:
+        if not self.line:
             return
         with self._lock:
-            if self._line:
-                text, self._line = self._line, ""
+            if self.line:
+                text, self.line = self.line, ""
                 self._send(text)
 
     def close(self) -> None:
@@ -78,6 +79,7 @@ class LineWriter(io.TextIOBase):
         self.flush()
 
     def _send(self, text: str) -> None:
+        self.sent += 1
         data = text.encode("utf-8", "backslashreplace")
         if self._channel is None:
             import os
@@ -89,7 +91,7 @@ class LineWriter(io.TextIOBase):
     def leave_channel(self) -> None:
         """Write to the file descriptor from now on: for a process that a task forked, which has no say here."""
         self._channel = None
-        self._line = ""
+        self.line = ""
         self._lock = threading.RLock()  # Another thread, which is not in the copy, may have held it.
 
 

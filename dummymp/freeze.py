@@ -7,6 +7,7 @@ What cannot travel is named: the argument or the variable, its type, and what to
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import types
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .buffers import LARGE, Collector
 from .captures import Captured, unchanged
+from .errors import NotPicklable
 from .explain import call_text
 from .log import logger
 from .pace import pace_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from .memoryfile import Piece
     from .pace import Pace
 
-__all__ = ["Frozen", "FunctionBlob", "freeze"]
+__all__ = ["Frozen", "FunctionBlob", "freeze", "freeze_arguments", "freeze_function"]
 
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
@@ -59,6 +61,12 @@ class FunctionBlob:
         self.reusable = reusable
         self.pace = pace
         self.pieces = pieces
+
+    def twin(self, pace: Any) -> FunctionBlob:
+        """Give the same function, known to workers by the same number, with another pace."""
+        twin = copy.copy(self)
+        twin.pace = pace
+        return twin
 
 
 class Frozen:
@@ -101,20 +109,52 @@ def freeze(
         NotPicklable: Something cannot travel; the message names it.
     """
     try:
-        function = _freeze_function(func, here)
-        if not args and not kwargs:
-            return Frozen(function, b"")
-        plain = dump_plain_arguments(args, kwargs)
-        if plain is not None and (here or len(plain) < LARGE):
-            return Frozen(function, plain)
-        if here:
-            return Frozen(function, dumps((args, kwargs), here=True))
-        collector = Collector(find_again=True)
-        return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
+        return _freeze_arguments(_freeze_function(func, here), args, kwargs, here)
     except Exception as error:
         from .explain import explain_call
 
         raise explain_call(func, args, kwargs, number, error, lambda value: dumps(value, here=here)) from None
+
+
+def freeze_function(func: Callable[..., Any], *, here: bool = False) -> FunctionBlob:
+    """Serialise a function alone, for many calls. Arguments and exception: as `freeze`."""
+    try:
+        return _freeze_function(func, here)
+    except Exception as error:
+        from .explain import explain_call
+
+        why = explain_call(func, (), {}, 0, error, lambda value: dumps(value, here=here))
+        raise NotPicklable(str(why).replace("cannot send task 0, ", "cannot send ", 1)) from None
+
+
+def freeze_arguments(
+    func: Callable[..., Any],
+    function: FunctionBlob,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    number: int,
+    here: bool = False,
+) -> Frozen:
+    """Serialise a call of a function that was serialised before. Arguments and exception: as `freeze`."""
+    try:
+        return _freeze_arguments(function, args, kwargs, here)
+    except Exception as error:
+        from .explain import explain_call
+
+        raise explain_call(func, args, kwargs, number, error, lambda value: dumps(value, here=here)) from None
+
+
+def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dict[str, Any], here: bool) -> Frozen:
+    if not args and not kwargs:
+        return Frozen(function, b"")
+    plain = dump_plain_arguments(args, kwargs)
+    if plain is not None and (here or len(plain) < LARGE):
+        return Frozen(function, plain)
+    if here:
+        return Frozen(function, dumps((args, kwargs), here=True))
+    collector = Collector(find_again=True)
+    return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
 
 
 # By the id of the function. A blob with large buffers is held by its calls alone, so that their memory is free when

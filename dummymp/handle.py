@@ -16,6 +16,7 @@ from .output import Lines
 from .pickling import loads
 from .transport import (
     CALL_BACK,
+    CHUNK,
     FORGET,
     FUNCTION,
     SETTINGS,
@@ -125,7 +126,9 @@ class WorkerHandle:
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        if frozen.pieces or function.pieces:
+        if task.chunk is not None:
+            self.channel.post(CHUNK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
+        elif frozen.pieces or function.pieces:
             head = TASK_HEAD.pack(task.index, function.number, surroundings.number)
             parcel = pack(arguments, frozen.pieces, self._packets.send, function_pieces=function.pieces)
             self.channel.post(TASK_WITH_BUFFERS, head, *parcel)
@@ -160,6 +163,13 @@ class WorkerHandle:
         if task in self.dropped:
             timeout = 0.0  # It was killed already, but it begins all the same.
         self.deadline = None if timeout is None or not self.ready or self.stopped else self.since + timeout
+
+    def has_more(self) -> bool:
+        """Tell whether it was sent more than what it runs now."""
+        if len(self.assigned) > 1:
+            return True
+        chunk = self.assigned[0].chunk if self.assigned else None
+        return chunk is not None and chunk.whole
 
     def call_back(self) -> None:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""
@@ -201,6 +211,12 @@ class WorkerHandle:
         if self.page is None:
             return self.ready
         return self.page.begun > self.answered
+
+    def read_log(self) -> None:
+        """Let the chunk that runs, if it is one, know what the log says of it."""
+        chunk = self.assigned[0].chunk if self.assigned else None
+        if chunk is not None:
+            chunk.log = self.page.log() if self.page is not None else None
 
     def whole_lines(self, stream: int, text: str) -> str:
         """Take text that came over the connection; give what is whole by now."""

@@ -56,9 +56,12 @@ class InlineEngine:
     def expect(self) -> None:
         """Do nothing: there is nothing to prepare."""
 
-    def submit(self, tasks: list[Task[Any]]) -> None:
-        """Add tasks to those that wait."""
-        self.waiting.extend(tasks)
+    def submit(self, tasks: list[Task[Any]], *, first: bool = False) -> None:
+        """Add tasks to those that wait, at the end or in front."""
+        if first:
+            self.waiting.extendleft(reversed(tasks))
+        else:
+            self.waiting.extend(tasks)
 
     def step(self, timeout: float | None, over: Callable[[], bool] | None = None) -> list[Task[Any]]:
         """Run one task to its end, unless `over()`; give it. `timeout` is there for likeness."""
@@ -148,7 +151,7 @@ class InlineEngine:
         """Say what keeps tasks waiting."""
         return None
 
-    def close(self) -> None:
+    def close(self, *, keep_workers: bool = False) -> None:
         """Drop everything without a word."""
         self.waiting.clear()
 

@@ -37,7 +37,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .budget import Budget
-from .errors import NotPicklable, TaskKilled
+from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle
 from .interrupts import held
@@ -49,9 +49,12 @@ from .pool import Pool
 from .reasons import Reasons
 from .surroundings import Settings
 from .transport import (
+    CUT,
+    CUT_HEAD,
     ENDED_HEAD,
     FAILURE,
     NOTE,
+    PART,
     READY,
     RECORD,
     RESULT,
@@ -116,6 +119,8 @@ class Manager:
         # Code of the user has run, or tasks were queued, since we looked last what there is to do.
         self._stale = False
         self._running = 0
+        # Queues that were dropped in a moment in which nothing could be done about it.
+        self._to_forget: list[ProcessEngine] = []
         atexit.register(self.close)
 
     # --- driving ---
@@ -128,14 +133,17 @@ class Manager:
             self._pool.prepare()
             self._budget.baseline()
 
-    def submit(self, engine: ProcessEngine, tasks: list[Task[Any]]) -> None:
+    def submit(self, engine: ProcessEngine, tasks: list[Task[Any]], *, first: bool = False) -> None:
         with held, self._lock:
             if engine.closed:
                 return  # Another thread called reset() just now.
             if engine not in self.engines:
                 self.engines.append(engine)
             engine.unfinished += len(tasks)
-            engine.waiting.extend(tasks)
+            if first:
+                engine.waiting.extendleft(reversed(tasks))
+            else:
+                engine.waiting.extend(tasks)
             self._stale = True
             if self._asleep:
                 self._pool.selector.wake()
@@ -150,6 +158,12 @@ class Manager:
             if not engine.unfinished:
                 self.engines.remove(engine)
             return True
+
+    def count_part(self, engine: ProcessEngine, task: Task[Any]) -> bool:
+        """Take note that there is something to see of a task that goes on; False if the queue was closed."""
+        with self._lock:
+            engine.finished.append(task)
+            return not engine.closed
 
     def step(
         self, engine: ProcessEngine, timeout: float | None, over: Callable[[], bool] | None
@@ -171,6 +185,7 @@ class Manager:
                 with held, self._lock:
                     self._look(woken)
                     self._feed()
+                self._forget_dropped()
                 if self._outbox.deliver():
                     self._stale = True
                 with held, self._lock:
@@ -246,6 +261,10 @@ class Manager:
                     times.append(now + self._budget.window(preset))
         return max(0.0, min(times) - now) if times else None
 
+    def _forget_dropped(self) -> None:
+        while self._to_forget:
+            self.forget(self._to_forget.pop(), keep_workers=True)
+
     def _look(self, woken: list[Callable[[], object]] | None = None) -> None:
         """Take in what has come; `woken`, if known, is what has something to read."""
         for callback in self._pool.selector.wait(0) if woken is None else woken:
@@ -302,6 +321,8 @@ class Manager:
             handle.early.clear()
         elif kind == RETURNED:
             self._take_returned(handle, message)
+        elif kind in (PART, CUT):
+            self._take_part(handle, kind, message)
         elif kind == NOTE:
             text = bytes(message).decode()
             if text not in self._notes:
@@ -345,6 +366,21 @@ class Manager:
             self._failed(engine, task, *unpack_failure(task, memoryview(message)[ENDED_HEAD.size :]))
         if handle.answered > answered:
             self._next(handle)
+
+    def _take_part(self, handle: WorkerHandle, kind: int, message: Any) -> None:
+        """Take in what came of some items of a chunk, or that the rest of it will not run there."""
+        task = handle.assigned[0] if handle.assigned else None
+        if task is None or task.chunk is None or task.index != U64.unpack_from(message)[0]:
+            return
+        if handle.begun is not task:
+            self._begin(handle)
+        if kind == CUT:
+            task.chunk.whole = False
+            self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
+        else:
+            self._show_unfinished(handle, of_pipes=False)
+            handle.start_clock()
+            self._outbox.post(handle.engine.part, task, message)
 
     def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
         """Take the task off a worker that it has ended; None if it was killed, and its end told, before."""
@@ -473,6 +509,7 @@ class Manager:
         self._take_in(handle, handle.channel.receive_all(), to_the_end=True)
         self._show_unfinished(handle)
         begun = handle.had_begun()
+        handle.read_log()
         self._pool.remove(handle)
         if not handle.retiring and (status != 0 or handle.assigned):
             self._pool.end(handle, grace=0.0)  # What it had started.
@@ -502,14 +539,15 @@ class Manager:
         for handle in list(self._pool.handles.values()):
             if handle.deadline is not None and handle.deadline <= now:
                 task = handle.assigned[0]
+                handle.read_log()
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)
                 self._stop_task(handle, error, str(error))
-            elif self._is_stuck(handle) and _overdue_at(handle) <= now:
+            elif self._is_stuck(handle) and _overdue_at(handle) <= now and not handle.engine.leaving:
                 handle.call_back()
 
     def _is_stuck(self, handle: WorkerHandle) -> bool:
         """Tell whether tasks that were sent ahead wait behind one that runs, and were not called back yet."""
-        return len(handle.assigned) > 1 and handle.ready and not handle.calling_back
+        return handle.has_more() and handle.ready and not handle.calling_back
 
     def _stop_task(self, handle: WorkerHandle, error: BaseException, how: str) -> bool:
         """End a worker and what it started, and with it the task that it runs; False if that has just ended.
@@ -517,10 +555,14 @@ class Manager:
         What was sent ahead and called back in vain, because C code or a stopped process kept the worker from answering,
         stays with it until it is buried: only then is it certain that it does not begin the next one.
         """
-        task, engine = handle.assigned[0], handle.engine
+        task, engine, log = handle.assigned[0], handle.engine, handle.assigned[0].chunk and handle.assigned[0].chunk.log
         self._call_back_now(handle)
         self._take_in(handle, handle.channel.receive_all())
         if not handle.assigned or handle.assigned[0] is not task:
+            return False
+        handle.read_log()
+        if task.chunk is not None and task.chunk.log != log and isinstance(error, TaskTimeout):
+            handle.start_clock()  # The item has just ended, and the next one runs.
             return False
         self._show_unfinished(handle)
         handle.assigned.popleft()
@@ -537,7 +579,7 @@ class Manager:
 
     def _call_back_now(self, handle: WorkerHandle) -> None:
         """Call back what was sent ahead, and wait for it: some 100 microseconds, at most `CALL_BACK_LIMIT`."""
-        if len(handle.assigned) < 2 and handle.assigned[0] not in handle.dropped:
+        if not handle.has_more() and handle.assigned[0] not in handle.dropped:
             return
         if not handle.calling_back:
             handle.call_back()
@@ -600,9 +642,18 @@ class Manager:
                 return handle
         return None
 
-    def forget(self, engine: ProcessEngine) -> None:
-        """Drop a queue: stop what it runs, and tell nobody. With the last queue the workers end."""
+    def forget(self, engine: ProcessEngine, *, keep_workers: bool = False) -> None:
+        """Drop a queue: stop what it runs, and tell nobody. With the last queue the workers end, unless they are kept.
+
+        Any thread may call it at any moment, also from the garbage collection in the middle of what else is done here.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._to_forget.append(engine)
+            return
         with held, self._lock:
+            engine.closed = True
+            if keep_workers:
+                self._call_in(engine)
             engine.waiting.clear()
             for handle in self._pool.handles.values():
                 if handle.engine is engine:
@@ -617,7 +668,20 @@ class Manager:
                 self.engines.remove(engine)
             engine.finished.clear()
             self._tell_others()
-        self.end_unused_workers()
+        if not keep_workers:
+            self.end_unused_workers()
+
+    def _call_in(self, engine: ProcessEngine) -> None:
+        """Wait a moment for the workers of a queue that are about to be free: ending them takes longer."""
+        until = time.monotonic() + CALL_BACK_LIMIT
+        short = [h for h in self._pool.handles.values() if h.engine is engine and h.assigned and self._is_short(h)]
+        for handle in short:
+            if handle.has_more() and not handle.calling_back:
+                handle.call_back()
+        for handle in short:
+            while handle.engine is engine and not handle.channel.closed and time.monotonic() < until:
+                self._pool.selector.wait_for_fd(handle.channel.fileno(), until - time.monotonic())
+                self._take_in(handle, handle.channel.receive())
 
     def end_unused_workers(self) -> None:
         """End the workers if no queue has tasks for them."""
@@ -655,7 +719,7 @@ class Manager:
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
         self._top_up(engine)
-        if not engine.waiting and self._may_start(engine, options):
+        if not engine.waiting and not engine.leaving and self._may_start(engine, options):
             self._share_out(engine)
         self._reasons.note(engine, self._running)
 
@@ -682,7 +746,7 @@ class Manager:
         """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each."""
         if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
             return
-        if handle.assigned and not self._is_short(handle):
+        if handle.assigned and not engine.leaving and not self._is_short(handle):
             return
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
@@ -707,11 +771,12 @@ class Manager:
 
     def _depth(self, engine: ProcessEngine, pace: Pace) -> int:
         """Say how many tasks of this pace a worker may hold: one if they are slow, or nobody knows."""
+        least = 2 if engine.leaving else 1
         if pace.seconds is None:
-            return 1
+            return least
         assert engine.decision is not None
         share = 1 + len(engine.waiting) // max(1, engine.decision.allowed)
-        return min(share, 1 + int(AHEAD_SECONDS / (pace.seconds + TASK_OVERHEAD)))
+        return max(least, min(share, 1 + int(AHEAD_SECONDS / (pace.seconds + TASK_OVERHEAD))))
 
     def _freeze(self, engine: ProcessEngine, task: Task[Any]) -> bool:
         """Freeze a call that was queued with copy_args=False, now that it starts."""

@@ -89,6 +89,10 @@ class Options:
         self.changed = True
         return old
 
+    def check(self, name: str, value: Any) -> Any:
+        """Give a value for an option as it is kept, and change nothing. Raises as `change`."""
+        return _RULES[name][1](name, value)
+
     def method(self) -> str:
         """Give the start method that holds: the option, the environment variable, or the platform's best."""
         return self.start_method or _default_method()

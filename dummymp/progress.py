@@ -11,7 +11,7 @@ from .errors import MissingExtra
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["REFRESH_SECONDS", "no_progress", "show_progress"]
+__all__ = ["REFRESH_SECONDS", "find_tqdm", "no_progress", "show_items", "show_progress"]
 
 # So long at most a bar stays as it is.
 REFRESH_SECONDS = 1.0
@@ -30,10 +30,7 @@ def show_progress(
     Raises:
         MissingExtra: tqdm is not installed.
     """
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise MissingExtra("progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'") from error
+    tqdm = find_tqdm()
     before, _, total = counts()
     bar: Any = tqdm(total=total - before, unit="task")
 
@@ -58,6 +55,29 @@ def show_progress(
         yield update
     finally:
         bar.close()
+
+
+@contextlib.contextmanager
+def show_items(total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show a bar while the block runs; it gives what is told how many items more are done. Raises as `show_progress`.
+
+    Args:
+        total: How many items there are; None if nobody knows.
+    """
+    bar: Any = find_tqdm()(total=total, unit="item")
+    try:
+        yield bar.update
+    finally:
+        bar.close()
+
+
+def find_tqdm() -> Any:
+    """Give tqdm. Raises as `show_progress`."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise MissingExtra("progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'") from error
+    return tqdm
 
 
 @contextlib.contextmanager

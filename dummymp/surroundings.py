@@ -7,6 +7,7 @@ program: sys.path, sys.argv, warnings filters, log levels; workers are told when
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
@@ -18,7 +19,16 @@ from .pickling import dumps, loads
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["THREAD_VARIABLES", "Settings", "Surroundings", "apply_settings", "apply_surroundings", "capture", "current"]
+__all__ = [
+    "THREAD_VARIABLES",
+    "Settings",
+    "Surroundings",
+    "apply_settings",
+    "apply_surroundings",
+    "capture",
+    "current",
+    "moves",
+]
 
 # Each of these libraries starts a thread for every CPU unless its variable says otherwise before it is loaded:
 # OpenMP, OpenBLAS, MKL, BLIS, Apple Accelerate, numexpr, numba, and joblib/loky, which count CPUs themselves.
@@ -115,6 +125,57 @@ def _set_environ(variables: dict[Any, Any]) -> None:
     for key, value in wanted.items():
         if os.environ.get(key) != value:
             os.environ[key] = value
+
+
+class _Moves:
+    """Notes that this process has changed its working directory or its environment.
+
+    To ask the system after each item of a `map` takes more than a microsecond, many times what a tiny item takes.
+    C code that does it by itself is not seen here, but before the next task.
+
+    Attributes:
+        watched: It does so, in this process.
+        seen: There was a change.
+    """
+
+    def __init__(self) -> None:
+        self.watched = self.seen = False
+
+    def watch(self) -> None:
+        """Begin."""
+        if hasattr(os.environ, "_data"):
+            os.environ._data = _Variables(os.environ._data)
+            for name in ("chdir", "fchdir"):
+                if hasattr(os, name):
+                    self._watch(getattr(os, name))
+            self.watched = True
+
+    def _watch(self, change: Any) -> None:
+        @functools.wraps(change)
+        def changing(*args: Any, **kwargs: Any) -> Any:
+            self.seen = True
+            return change(*args, **kwargs)
+
+        changing.__module__ = "os"  # So that it travels by its name, as the original does.
+        setattr(os, change.__name__, changing)
+        for supports in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if change in supports:
+                supports.add(changing)
+
+
+moves = _Moves()
+
+
+class _Variables(dict):  # type: ignore[type-arg]
+    """Is the dict behind `os.environ`, and notes changes."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        moves.seen = True
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        moves.seen = True
+        super().__delitem__(key)
 
 
 class Settings:

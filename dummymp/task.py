@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .freeze import Frozen
+    from .maptasks import Chunk
 
     class Owner(Protocol):
         """What a task needs of the queue that recorded it."""
@@ -40,6 +41,11 @@ class Task(Generic[T]):
         seconds: How long the function ran, measured in the worker by a clock that is never set back; None if unknown.
         attempts: How many times it was begun; more than 1 only with `retries`.
     """
+
+    # What else there is to know of a task that is many items of a `map`.
+    chunk: Chunk | None = None
+    # What gives it more time.
+    more_time = "dummymp.configure(timeout=...)"
 
     __slots__ = (
         "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "attempts", "ended_at",

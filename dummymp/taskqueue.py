@@ -24,7 +24,7 @@ from .surroundings import capture
 from .task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from typing_extensions import ParamSpec
@@ -131,27 +131,81 @@ class TaskQueue:
                     self._engine.submit(tasks)
 
     def _start_engine(self) -> Any:
-        if nesting.in_task():
-            nesting.note(_NESTED_NOTE)
-        if nesting.in_task() or self._options.engine == "inline":
-            self._engine = InlineEngine(began=self._began, requeued=self._requeued, ended=self._ended)
-        else:
-            with held:  # Ctrl-C in the middle of an import leaves half a module behind.
-                self._engine = self._process_engine()
+        self._engine = self._make_engine(
+            began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
+        )
         return self._engine
 
-    def _process_engine(self) -> Any:
-        from .engine import ProcessEngine
-        from .manager import the_manager
+    def _is_here(self) -> bool:
+        return nesting.in_task() or self._options.engine == "inline"
 
-        return ProcessEngine(
-            the_manager(),
-            lambda: self._options,
-            began=self._began,
-            requeued=self._requeued,
-            ended=self._ended,
-            went_well=self._went_well,
-        )
+    def _make_engine(self, **tell: Any) -> Any:
+        if nesting.in_task():
+            nesting.note(_NESTED_NOTE)
+        if self._is_here():
+            return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
+        with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+            from .engine import ProcessEngine
+            from .manager import the_manager
+
+            return ProcessEngine(the_manager(), lambda: self._options, **tell)
+
+    # --- a loop over results ---
+
+    def map(
+        self,
+        func: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        ahead: int | None = None,
+        pass_as: str = "one",
+        on_error: str = "raise",
+        timeout: float | None = None,
+        progress: bool = False,
+    ) -> Iterator[T]:
+        """Call a function for each item, in parallel, and give the results one by one, as they come.
+
+        These two loops do the same work::
+
+            for answer in map(func, items): ...
+            for answer in dummymp.map(func, items): ...
+
+        Nothing is read or run before the first result is asked for, and then only so far ahead as keeps the workers
+        busy, so the items may be endless. Small items travel many at a time, by the time that they were seen to take.
+        A loop that is left early stops the reading and the work. The calls are not those of `run`: they have numbers
+        of their own, the items are 0, 1, 2, ..., and no place in `get_returns` and `get_errors`. The function is
+        frozen now, an item when it is read.
+
+        Args:
+            func: The function. With several iterables it takes one item of each, until the shortest ends.
+            ordered: False gives each result as soon as it is there.
+            ahead: Read at most so many items ahead of the results that were given. None: about six for each worker, or
+                as many small ones as take a few milliseconds; more while everything waits for a slow item.
+            pass_as: "one": ``func(item)``; "args": ``func(*item)``; "kwargs": ``func(**item)``.
+            on_error: "raise" stops at the first item that fails and raises its exception in its place; "return" gives
+                the exception in place of the result, and goes on.
+            timeout: The most seconds for one item; it fails with `TaskTimeout`. None: as configured.
+            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
+
+        Returns:
+            A generator of the results.
+
+        Raises:
+            TypeError: `func` cannot be called, or there is nothing to go through.
+            ValueError: An argument has a value that it cannot have.
+            NotPicklable: The function cannot be sent to another process.
+            MissingExtra: `progress` without tqdm.
+            Exception: While results are read: what the call for an item raised, `TaskTimeout`, `WorkerDied` for the one
+                that ran when its worker died, or `NotPicklable` for an item that cannot be sent. And what the
+                iterables themselves raise, after the results before it.
+        """
+        from .lazymap import lazy_map
+
+        return lazy_map(
+            func, iterables, self._options, self._make_engine, here=self._is_here(),
+            ordered=ordered, ahead=ahead, pass_as=pass_as, on_error=on_error, timeout=timeout, progress=progress,
+        )  # fmt: skip
 
     # --- driving ---
 

@@ -44,7 +44,8 @@ SETTINGS = 4  # pickle
 TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
 STOP = 6  # end, in good order
 TASK_WITH_BUFFERS = 7  # TASK_HEAD, parcel (buffers.py)
-TASKS = (TASK, TASK_WITH_BUFFERS)
+CHUNK = 8  # TASK_HEAD, pickle of (form, pieces): many items of a map, see `chunks`
+TASKS = (TASK, TASK_WITH_BUFFERS, CHUNK)
 # Worker to parent.
 READY = 16  # u64 process id
 RESULT = 17  # u64 call number, f64 seconds, pickle
@@ -54,6 +55,8 @@ RECORD = 20  # u64 call number, pickle of a log record's dict
 NOTE = 21  # UTF-8 text, to be said once in a program
 RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
 RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
+PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
+CUT = 25  # CUT_HEAD: these items of a chunk will not run here
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 
@@ -62,6 +65,8 @@ TASK_HEAD = struct.Struct("<QQQ")  # call number, function, surroundings
 TASK_MESSAGE = struct.Struct(HEADER.format + TASK_HEAD.format[1:])
 ENDED_HEAD = struct.Struct("<Qd")  # call number, seconds
 TEXT_HEAD = struct.Struct("<QB")  # call number, stream
+PART_HEAD = struct.Struct("<QQI?")  # call number of the chunk, first item, how many, whether not all are plain
+CUT_HEAD = struct.Struct("<QQ")  # call number of the chunk, the first item that will not run
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import builtins
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -21,15 +22,18 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
+from .chunks import FAILED, VALUE, Chunks
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
 from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
-from .pickling import dump_plain, dumps, hide_in_main, loads, show_in_main
+from .page import Page
+from .pickling import dump_plain, dump_small, dumps, hide_in_main, loads, show_in_main
 from .seeds import reseed
-from .surroundings import apply_settings, apply_surroundings
+from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
     CALL_BACK,
+    CHUNK,
     ENDED_HEAD,
     FAILURE,
     FORGET,
@@ -78,6 +82,7 @@ class Worker:
         name: What log records call it.
         begun: Is called with the count of tasks begun so far, before each begins.
         packets: Where the descriptors of large buffers come and go; None where there is no such way.
+        page: The memory shared with the parent, if there is one.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Worker:
         name: str,
         begun: Callable[[int], None] = lambda count: None,
         packets: WaitingPackets | None = None,
+        page: Page | None = None,
     ) -> None:
         self._channel = channel
         self._begun = begun
@@ -103,9 +109,11 @@ class Worker:
         self._argv: list[str] = list(sys.argv)
         self._disabled = logging.root.manager.disable
         self.task = 0
-        self.stdout = LineWriter(channel, STDOUT, lambda: self.task)
-        self.stderr = LineWriter(channel, STDERR, lambda: self.task)
-        self.forwarder = Forwarder(channel, name, lambda: self.task)
+        self.stdout = LineWriter(channel, STDOUT, self._number)
+        self.stderr = LineWriter(channel, STDERR, self._number)
+        self.forwarder = Forwarder(channel, name, self._number)
+        self._chunks = Chunks(channel, page or Page(-1), self)
+        self._around = 0  # The surroundings of the running chunk.
 
     def loop(self) -> None:
         """Serve until the parent says stop, or is gone."""
@@ -114,7 +122,7 @@ class Worker:
             while True:
                 kind, message = self._channel.receive()
                 if kind == TASK:
-                    self._run(message)
+                    self._run(message, self._outcome)
                 elif kind == STOP:
                     return
                 else:
@@ -128,8 +136,14 @@ class Worker:
         """Tell since when there is nothing to do, by `time.monotonic`; None if there is."""
         return self._channel.waiting_since
 
+    def _number(self) -> int:
+        """Give the number of the task that runs, or of the item."""
+        number = self._chunks.running()
+        return self.task if number is None else number
+
     def give_back(self) -> None:
         """Give back the tasks that have come and were not begun; called from the watcher's thread."""
+        self._chunks.cut()
         tasks = self._channel.take_back()
         for kind, message in tasks:
             if kind == TASK_WITH_BUFFERS:
@@ -141,8 +155,11 @@ class Worker:
         self._channel.send(NOTE, text.encode())
 
     def _take(self, kind: int, message: Any) -> None:
-        if kind == TASK_WITH_BUFFERS:
-            self._run(message, self._take_descriptors(memoryview(message)[TASK_HEAD.size :]))
+        if kind == CHUNK:
+            self._run(message, self._outcome_of_chunk)
+        elif kind == TASK_WITH_BUFFERS:
+            fds = self._take_descriptors(memoryview(message)[TASK_HEAD.size :])
+            self._run(message, functools.partial(self._outcome, fds=fds))
         elif kind == FUNCTION:
             number, reusable = U64.unpack_from(message)[0], bool(message[U64.size])
             self._functions[number] = bytes(message[U64.size + 1 :]), reusable
@@ -159,14 +176,12 @@ class Worker:
 
     # --- one task ---
 
-    def _run(self, message: Any, fds: list[int] | None = None) -> None:
-        """Run a task and send what came of it. `fds`: its arguments are a parcel, and these are its descriptors."""
+    def _run(self, message: Any, run: Callable[[int, int, int, Any], tuple[int, float, bytes]]) -> None:
         number, function, surroundings = TASK_HEAD.unpack_from(message)
         self.task = number
         self._count += 1
         self._begun(self._count)
-        arguments = memoryview(message)[TASK_HEAD.size :]
-        kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
+        kind, seconds, body = run(number, function, surroundings, memoryview(message)[TASK_HEAD.size :])
         self.stdout.flush()
         self.stderr.flush()
         if self._is_copy:
@@ -185,7 +200,7 @@ class Worker:
             self._orphans += _has_zombie()
 
     def _outcome(
-        self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None
+        self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None = None
     ) -> tuple[int, float, bytes]:
         """Run a task: (RESULT or FAILURE, seconds, what to send)."""
         began = time.perf_counter()
@@ -209,14 +224,60 @@ class Worker:
             reason = explain_result(value, function_name(func), error, dumps)
             return FAILURE, seconds, pack_failure(NotPicklable(f"{{task}} finished, but {reason}"), about_task=True)
 
-    def _put_back(self, number: int, surroundings: int) -> None:
+    # --- many items of a map: what `chunks` needs ---
+
+    def _outcome_of_chunk(
+        self, number: int, function: int, surroundings: int, arguments: Any
+    ) -> tuple[int, float, bytes]:
+        began = time.perf_counter()
+        self._around = surroundings
+        self._put_back(number, surroundings)
+        last = self._chunks.run(
+            number,
+            functools.partial(self._thaw, function),
+            fresh=not self._functions[function][1],
+            seeded=self._surroundings[surroundings][2] is not None,
+            arguments=arguments,
+        )
+        return RESULT, time.perf_counter() - began, dump_plain(last)
+
+    def put_back(self, number: int, *, randomness: bool) -> None:
+        """Make this process what an item of the running chunk expects, whatever the one before did to it."""
+        nesting.worker_task_over()
+        self._put_back(number, self._around, randomness=randomness, place=not moves.watched or moves.seen)
+
+    def end_item(self) -> int:
+        """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
+        if self.stdout.line or self.stderr.line:
+            self.stdout.flush()
+            self.stderr.flush()
+        return self.stdout.sent + self.stderr.sent
+
+    def pack_value(self, value: Any, func: Any) -> tuple[int, bytes]:
+        """Serialise what an item returned."""
+        try:
+            return VALUE, dump_small(value)
+        except BaseException as error:
+            reason = explain_result(value, function_name(func), error, dumps)
+            return FAILED, pack_failure(NotPicklable(f"{{task}} finished, but {reason}"), about_task=True)
+
+    def pack_failure(self, error: BaseException) -> tuple[int, bytes]:
+        """Serialise what an item raised."""
+        return FAILED, pack_failure(error)
+
+    # --- around a task ---
+
+    def _put_back(self, number: int, surroundings: int, *, randomness: bool = True, place: bool = True) -> None:
         """Make this process what the call expects, whatever the task before did to it."""
         cwd, variables, seed = self._surroundings[surroundings]
         try:
-            apply_surroundings(cwd, variables)
+            if place:
+                apply_surroundings(cwd, variables)
+                moves.seen = False
         except OSError as error:
             self.stderr.write(f"dummymp: task {number} runs in {_cwd()}, because {cwd} cannot be entered: {error}\n")
-        reseed(seed, number)
+        if randomness:
+            reseed(seed, number)
         root = logging.root
         if self.forwarder not in root.handlers:
             root.addHandler(self.forwarder)
@@ -259,6 +320,7 @@ class Worker:
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""
         self._is_copy = True
+        self._chunks.leave()
         self.stdout.leave_channel()
         self.stderr.leave_channel()
         self.forwarder.leave_channel()
@@ -289,7 +351,7 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
     """
     text = headline(error)
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Chunks.__module__):
         trace = trace.tb_next  # Our own frames say nothing to the user.
     lines = traceback.format_exception(type(error), error, trace)
     return dumps((_pack_exception(error), text, "".join(lines).rstrip(), about_task))
@@ -338,8 +400,6 @@ def main(fds: list[int], number: int, nice: int) -> None:
     """Be worker `number`, over the descriptors that the launcher made, until the parent has no more use for it."""
     import socket
 
-    from .page import Page
-
     for fd in fds:
         os.set_inheritable(fd, False)
     connection, control, stdout, stderr, page_fd = fds
@@ -361,7 +421,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
     main_socket = socket.socket(fileno=connection)
     control_socket = socket.socket(fileno=control)
     packets = WaitingPackets(control_socket)
-    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun, packets)
+    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun, packets, page)
     threading.Thread(
         target=_watch,
         args=(control_socket, packets, main_socket, worker, to_regroup),
@@ -392,6 +452,7 @@ def _serve(worker: Worker) -> None:
     sys.stdout, sys.stderr = worker.stdout, worker.stderr
     logging.root.handlers[:] = [worker.forwarder]
     builtins.input = _no_input
+    moves.watch()
     nesting.enter_worker(worker.note)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=worker.leave_channel)
