@@ -35,10 +35,10 @@ FRESH = 2  # the same, in a fresh interpreter
 KILL = 3  # argument: milliseconds between SIGTERM and SIGKILL
 QUIT = 4  # argument: milliseconds until all that is left is killed
 
-# Replies: what, worker number, value.
-REPLY = struct.Struct("<BIq")
+# Replies: what, worker number, value, peak.
+REPLY = struct.Struct("<BIqQ")
 STARTED = 1  # value: process id
-ENDED = 2  # value: exit code, or minus the number of the signal
+ENDED = 2  # value: exit code, or minus the number of the signal; peak: the most memory it ever used, in bytes
 FAILED = 3  # value: errno of the fork
 
 # Connection, control, stdout, stderr, page.
@@ -84,7 +84,9 @@ def main(fd: int, parent: int) -> None:
     # A worker in a fresh interpreter must not hold our end open: the parent would never see that we are gone.
     os.set_inheritable(fd, False)
     try:
-        _Server(socket.socket(fileno=fd), parent).run()
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
+        _Server(connection, parent).run()
     except BaseException:
         _tell(2)
     finally:
@@ -200,9 +202,9 @@ class _Server:
             self._reaps_orphans = True
             processes.adopt_orphans()
 
-    def _reply(self, what: int, number: int, value: int) -> None:
+    def _reply(self, what: int, number: int, value: int, peak: int = 0) -> None:
         try:
-            self._connection.sendall(REPLY.pack(what, number, value))
+            self._connection.sendall(REPLY.pack(what, number, value, peak))
         except OSError:
             self._end_everything()
 
@@ -271,14 +273,16 @@ class _Server:
             pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             number = self._numbers.pop(pid, None)
             if number is not None:
-                self._reply(ENDED, number, _exit_code(status))
+                # getrusage(2): Linux counts in kilobytes, macOS in bytes.
+                unit = 1 if sys.platform == "darwin" else 1024
+                self._reply(ENDED, number, _exit_code(status), used.ru_maxrss * unit)
                 while len(self._pids) > 1000 + len(self._numbers):
                     self._pids.pop(next(iter(self._pids)))
 
@@ -293,7 +297,7 @@ class _Server:
             victims = set()  # It has ended; what it left behind is still in its session.
         else:
             return  # Somebody else has its number by now.
-        victims |= processes.session_members(pid, everyone)
+        victims |= self._members(pid, everyone)
         victims &= everyone.keys()
         processes.end(victims, politely=grace > 0)
         if grace > 0 and victims:
@@ -310,8 +314,14 @@ class _Server:
         for victim in list(left):
             left |= processes.descendants(victim, everyone)
         if pid in left or pid not in everyone:
-            left |= processes.session_members(pid, everyone)
+            left |= self._members(pid, everyone)
         processes.end(left)
+
+    @staticmethod
+    def _members(pid: int, everyone: dict[int, processes.Process]) -> set[int]:
+        """Give the session that a worker led. A stranger may lead one of that number by now, but not below us."""
+        members = processes.session_members(pid, everyone)
+        return members & processes.descendants(os.getpid(), everyone) if processes.ADOPTS else members
 
     def _end_everything(self) -> None:
         """Kill all that is below us, and go. In rounds, because a process may fork while it is being looked for."""
@@ -319,7 +329,7 @@ class _Server:
             everyone = processes.table()
             victims = processes.descendants(os.getpid(), everyone)
             for pid in self._numbers:
-                victims |= processes.session_members(pid, everyone)
+                victims |= self._members(pid, everyone)
             victims &= everyone.keys()
             if not victims:
                 break

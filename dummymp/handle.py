@@ -33,6 +33,7 @@ from .transport import (
 if TYPE_CHECKING:
     from .freeze import Frozen
     from .launcher import Started
+    from .processes import Process
     from .surroundings import Settings
     from .task import Task
 
@@ -54,6 +55,7 @@ class WorkerHandle:
     Attributes:
         number: Which worker it is; never used twice in a program.
         pid: Its process id; None until the server tells.
+        start_by: When it must be ready, by `time.monotonic`.
         ready: It has said so. Until then it counts as starting.
         engine: Whose task it runs, if any.
         assigned: The tasks that it was sent and has not answered, in order; the first is the one that runs.
@@ -61,20 +63,24 @@ class WorkerHandle:
         calling_back: It was asked to give back what it has not begun, and has not answered.
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
-        deadline: When the running task's timeout is over, by `time.monotonic`.
+        deadline: When the running task's timeout is over, or, until it is ready, its own time to start.
         stopped: Its task was killed, and it with it. It may still have, in `assigned`, what could not be called back.
         retiring: It was told to stop.
         orphan: The server that started it is gone, so nobody will tell how it ends.
+        process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.
         closing: Its connection is closed, and it was told to end.
         killed: The server was asked to end it.
+        peak: The most memory that it ever used, in bytes; 0 until it has ended, and where nobody can tell.
         gone: It has ended, and was buried.
         early: What it wrote to its standard streams before it was ready, as (stream, text). It is shown when it is up;
             a worker that never comes up has only its last words told, in the error.
         last_words: The end of what it wrote to its standard error.
     """
 
-    def __init__(self, number: int, started: Started, *, method: str, threads: int | None, nice: int) -> None:
+    def __init__(
+        self, number: int, started: Started, *, method: str, threads: int | None, nice: int, start_by: float
+    ) -> None:
         self.number = number
         self.name = f"Worker-{number}"
         self.method = method
@@ -85,6 +91,7 @@ class WorkerHandle:
         self._packets = Packets(started.control)
         self.page = started.page
         self.pid: int | None = None
+        self.start_by = start_by
         self.ready = False
         self.engine: Any = None
         self.assigned: collections.deque[Task[Any]] = collections.deque()
@@ -97,9 +104,11 @@ class WorkerHandle:
         self.stopped = False
         self.retiring = False
         self.orphan = False
+        self.process: Process | None = None
         self.pidfd: io.FileIO | None = None
         self.closing = False
         self.killed = False
+        self.peak = 0
         self.gone = False
         self.early: list[tuple[int, str]] = []
         self.last_words = ""
@@ -158,11 +167,14 @@ class WorkerHandle:
     def start_clock(self) -> None:
         """Count the running task's time from now on, and its timeout once the worker is up."""
         self.since = time.monotonic()
+        if not self.ready:
+            self.deadline = None if self.killed else self.start_by
+            return
         task = self.assigned[0] if self.assigned else None
         timeout = task.timeout if task is not None else None
         if task in self.dropped:
             timeout = 0.0  # It was killed already, but it begins all the same.
-        self.deadline = None if timeout is None or not self.ready or self.stopped else self.since + timeout
+        self.deadline = None if timeout is None or self.stopped else self.since + timeout
 
     def has_more(self) -> bool:
         """Tell whether it was sent more than what it runs now."""

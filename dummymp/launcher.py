@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from . import forkserver
+from . import forkserver, processes
 from .page import Page
 from .transport import Channel, PipeChannel
 
@@ -21,14 +21,18 @@ __all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
 # How long the end of everything may take. DESIGN: at exit all is gone within 2 s.
 QUIT_GRACE = 0.5
 QUIT_LIMIT = 1.8
+# A request that the server does not take within so many seconds finds it stuck, and it is replaced. It answers in
+# milliseconds; longer: a machine that is nearly out of memory has more time; shorter: less of a wait where it hangs.
+SEND_LIMIT = 10.0
 
 
 class Notice(NamedTuple):
-    """What became of a worker: `what` is forkserver.STARTED, ENDED or FAILED, `value` as described there."""
+    """What became of a worker: `what` is forkserver.STARTED, ENDED or FAILED, `value` and `peak` as described there."""
 
     what: int
     number: int
     value: int
+    peak: int = 0
 
 
 class Started(NamedTuple):
@@ -57,6 +61,11 @@ class Launcher:
         return self._connection.fileno() if self._connection is not None else -1
 
     @property
+    def pending(self) -> bool:
+        """Tell whether `notices` has something that was read already, so that `fileno` does not tell of it."""
+        return len(self._data) >= forkserver.REPLY.size
+
+    @property
     def pids(self) -> list[int]:
         """Give the pid of the server, if there is one."""
         return [self._pid] if self._pid else []
@@ -69,16 +78,15 @@ class Launcher:
         """Ask for a worker; `method` is "forkserver" or "spawn", `nice` is added to our own niceness.
 
         Raises:
+            ConnectionError: The server is gone.
             OSError: No descriptors, no processes, or no memory are left.
         """
-        import socket
-
         self.prepare()
         theirs: list[Any] = []
         ours: list[Any] = []
         try:
             for _ in range(2):
-                mine, other = socket.socketpair()
+                mine, other = _socketpair()
                 ours.append(mine)
                 theirs.append(other)
             readers = []
@@ -93,7 +101,7 @@ class Launcher:
             what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
             request = forkserver.REQUEST.pack(what, number, nice)
             self._asked = True
-            socket.send_fds(self._connection, [request], [end.fileno() for end in theirs])
+            self._send(request, [end.fileno() for end in theirs])
         except OSError:
             for end in ours:
                 end.close()
@@ -113,7 +121,6 @@ class Launcher:
             self._start_server()
 
     def _start_server(self) -> None:
-        import socket
         import subprocess
 
         if getattr(sys, "frozen", False):
@@ -122,8 +129,12 @@ class Launcher:
                 "Use dummymp.configure(engine='inline')"
             )
         if not sys.executable:
-            raise OSError("this Python does not know its own program file (sys.executable is empty)")
-        ours, theirs = socket.socketpair()
+            raise OSError(
+                "this Python does not know its own program file (sys.executable is empty). "
+                "Use dummymp.configure(engine='inline')"
+            )
+        ours, theirs = _socketpair()
+        ours.setblocking(False)
         log_reader, log_writer = os.pipe()
         os.set_blocking(log_reader, False)
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -160,25 +171,24 @@ class Launcher:
 
     def notices(self) -> list[Notice] | None:
         """Give what the server has told since, without waiting. None: it is gone; the next start makes a new one."""
-        import socket
-
-        if self._connection is None:
-            return None
-        try:
-            data = self._connection.recv(1 << 16, socket.MSG_DONTWAIT)
-        except (BlockingIOError, InterruptedError):
-            return []
-        except OSError:
-            data = b""
-        if not data:
+        if self._connection is not None and not self._read():
             self._bury_server()
-            return None
-        self._data += data
         size = forkserver.REPLY.size
         count = len(self._data) // size
         found = [Notice(*forkserver.REPLY.unpack_from(self._data, index * size)) for index in range(count)]
         self._data = self._data[count * size :]
-        return found
+        return None if self._connection is None and not found else found
+
+    def _read(self) -> bool:
+        """Read what the server has said, without waiting; False if it is gone."""
+        try:
+            data = self._connection.recv(1 << 16)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        self._data += data
+        return bool(data)
 
     def kill(self, number: int, *, grace: float) -> bool:
         """End a worker and all that it started: SIGTERM, and SIGKILL after `grace` seconds (0: SIGKILL at once).
@@ -188,44 +198,88 @@ class Launcher:
         """
         return self._request(forkserver.KILL, number, int(grace * 1000))
 
+    def kill_server(self) -> None:
+        """End a server that is stuck. `notices` finds it gone, and the next start makes a new one."""
+        if self._pid:
+            try:
+                os.killpg(self._pid, signal.SIGKILL)  # With what a sitecustomize started, and may wait for.
+            except OSError:
+                pass  # It is gone this moment.
+
     def _request(self, what: int, number: int, argument: int) -> bool:
         if self._connection is None:
             return False
         try:
-            self._connection.sendall(forkserver.REQUEST.pack(what, number, argument))
+            self._send(forkserver.REQUEST.pack(what, number, argument), [])
         except OSError:
             return False  # The server is gone; `notices` finds out.
         return True
+
+    def _send(self, request: bytes, fds: list[int]) -> None:
+        """Send a request. A server that is busy answering takes it as soon as its answers are read, so they are.
+
+        Raises:
+            ConnectionError: The server is gone, or stuck; then it is gone now.
+            OSError: The system has no room for so many descriptors on their way.
+        """
+        import array
+        import socket
+
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        until = time.monotonic() + SEND_LIMIT
+        while True:
+            try:
+                # It is so short that it is sent whole or not at all.
+                self._connection.sendmsg([request], rights)
+                return
+            except (BlockingIOError, InterruptedError):
+                pass
+            left = until - time.monotonic()
+            if left <= 0:
+                self._bury_server()
+                raise ConnectionError(f"it took no request for {SEND_LIMIT:g} s")
+            if not self._read():
+                raise ConnectionError("it has closed its connection")
+            self._wait(left, to_send=True)
+
+    def _wait(self, seconds: float, *, to_send: bool = False) -> None:
+        """Sleep until the server has said something, or (`to_send`) takes more, or the time is over."""
+        import selectors
+
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if to_send else 0))
+            selector.select(max(0.0, seconds))
 
     def close(self) -> None:
         """End the server and all that is below it; at most `QUIT_LIMIT` seconds."""
         if self._connection is None:
             return
-        import select
-
         if self._asked:
             self._request(forkserver.QUIT, 0, int(QUIT_GRACE * 1000))
         else:
-            os.kill(self._pid, signal.SIGKILL)  # It may still be loading its modules, and has nobody to care for.
+            self.kill_server()  # It may still be loading its modules, and has nobody to care for.
         deadline = time.monotonic() + QUIT_LIMIT
         while self.notices() is not None:
             left = deadline - time.monotonic()
             if left <= 0:
-                os.kill(self._pid, signal.SIGKILL)
-                left = 0.1
-            if hasattr(select, "poll"):
-                poll = select.poll()
-                poll.register(self._connection, select.POLLIN)
-                poll.poll(max(0.0, left) * 1000)
-            else:
-                select.select([self._connection], [], [], max(0.0, left))
+                self._end_stuck_server()
+            self._wait(left if left > 0 else 0.1)
+
+    def _end_stuck_server(self) -> None:
+        """Kill it, and what it should have killed: without it nobody would find what its workers started."""
+        below = processes.descendants(self._pid, processes.table())
+        self.kill_server()
+        processes.end(below)
 
     def _bury_server(self) -> None:
-        """Take note that the server has ended, and of what it said last."""
+        """Take note that the server has ended or is of no use any more, and of what it said last."""
         self._connection.close()
         self._connection = None
         try:
-            os.waitpid(self._pid, 0)
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                # What has closed its end is gone in a moment, but what is stuck must not be waited for.
+                self.kill_server()
+                os.waitpid(self._pid, 0)
         except ChildProcessError:
             pass  # Reaped by other code of this program, or SIGCHLD is ignored.
         self._pid = 0
@@ -242,6 +296,15 @@ class Launcher:
             os.close(self._log)
             self._connection = None
             self._pid = 0
+
+
+def _socketpair() -> Any:
+    import socket
+
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
+    return ends
 
 
 class _Fd:
@@ -265,7 +328,8 @@ def _duplicate_high(fd: int) -> int:
 
 def _import_path() -> str:
     """Give sys.path for the server: what we need may stand in a folder that only the parent knows."""
-    return os.pathsep.join(entry for entry in sys.path if entry and os.pathsep not in entry)
+    # Python itself ignores an entry of another type, such as a pathlib.Path.
+    return os.pathsep.join(e for e in sys.path if isinstance(e, str) and e and os.pathsep not in e)
 
 
 class WindowsLauncher:
@@ -282,6 +346,13 @@ class WindowsLauncher:
     @property
     def pids(self) -> list[int]:
         return []
+
+    @property
+    def pending(self) -> bool:
+        return False
+
+    def kill_server(self) -> None:
+        """Do nothing: there is none."""
 
     def sentinels(self) -> list[int]:
         """Give the handles that become ready when a worker ends."""
@@ -322,8 +393,6 @@ class WindowsLauncher:
         return found
 
     def kill(self, number: int, *, grace: float) -> bool:
-        from . import processes
-
         process = self._alive.get(number)
         if process is not None:
             everyone = processes.table()

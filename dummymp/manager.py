@@ -538,6 +538,9 @@ class Manager:
         now = time.monotonic()
         for handle in list(self._pool.handles.values()):
             if handle.deadline is not None and handle.deadline <= now:
+                if not handle.ready:
+                    self._pool.start_too_slow(handle)
+                    continue
                 task = handle.assigned[0]
                 handle.read_log()
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Callable
@@ -24,6 +25,10 @@ __all__ = ["Pool"]
 
 # So many workers in a row may end before they are ready, until we give up.
 START_TRIES = 3
+# A worker must be up within so many seconds. It takes milliseconds, but Python itself may need half a minute where it
+# lies on a network drive that all nodes of a cluster read from. Larger: what hangs while it starts is noticed later;
+# smaller: what is only slow would never come up.
+START_LIMIT = 60.0
 # The server answers in milliseconds; it is given so many seconds.
 PID_LIMIT = 2.0
 
@@ -102,7 +107,8 @@ class Pool:
             except OSError as error:
                 self._cannot_start(str(error))
                 return None
-        handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice)
+        start_by = time.monotonic() + START_LIMIT
+        handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice, start_by=start_by)
         self.handles[handle.number] = handle
         reserve.hold()
         for source in (handle.channel, *handle.pipes):
@@ -110,7 +116,13 @@ class Pool:
         if not self._has_server and self._launcher.fileno() >= 0:
             self._has_server = True
             self.selector.add(self._launcher, self._hear)
+        self._wake_if_pending()
         return handle
+
+    def _wake_if_pending(self) -> None:
+        """See that what the server has said, and was heard out of turn, is not slept upon."""
+        if self._heard or self._launcher.pending:
+            self.selector.wake()
 
     def _cannot_start(self, why: str) -> None:
         """Go on with fewer workers where there are some: few descriptors or processes are no failure."""
@@ -124,11 +136,25 @@ class Pool:
         """Take note that a worker is up."""
         handle.ready = True
         handle.pid = pid
-        if handle.orphan and handle.killed:
-            self._end_without_server(handle)  # Until now nobody knew whom to end.
         if handle.orphan:
+            handle.process = processes.table().get(pid)
+            if handle.killed:
+                self._end_without_server(handle)  # Until now nobody knew whom to end.
             self._watch_orphan(handle)
         handle.start_clock()
+
+    def start_too_slow(self, handle: WorkerHandle) -> None:
+        """End a worker that is not up after `START_LIMIT`, or the server, if that has not even told of it."""
+        handle.deadline = None
+        handle.start_by = math.inf
+        handle.last_words += (
+            f"\n(It was not ready after {START_LIMIT:g} s, and was ended. Something that Python runs at its start may "
+            "hang: a sitecustomize, a .pth file, a folder of sys.path on a drive that does not answer.)"
+        )
+        logger().warning("a worker did not start within %g s; another one is tried", START_LIMIT)
+        if handle.pid is None and not handle.orphan:
+            self._launcher.kill_server()
+        self.end(handle, grace=0.0)
 
     def proved(self) -> None:
         """Take note that a worker has answered: they do start."""
@@ -157,6 +183,8 @@ class Pool:
                 f"workers cannot start: {START_TRIES} in a row ended before they began a task. The last one said:\n"
                 f"{said}\nThe tasks are still queued. When the cause is mended, dummymp.process_until_done() goes on"
             )
+            if not self.handles:
+                self.end_all(0.0)  # The next server starts with the environment of then, in which it may be mended.
 
     def try_again(self) -> None:
         """Forget that the system would not give us more workers: it may have more by now."""
@@ -170,7 +198,7 @@ class Pool:
 
     def ended(self) -> list[tuple[WorkerHandle, int | None]]:
         """Give the workers that have ended since, and how: exit code, minus the signal's number, None if unknown."""
-        if self._launcher.fileno() < 0:  # Windows, where no server tells.
+        if self._launcher.pending or self._launcher.fileno() < 0:  # No server: on Windows, or because it was stuck.
             self._hear()
         heard, self._heard = self._heard, []
         return heard
@@ -180,20 +208,20 @@ class Pool:
 
     def _listen(self) -> list[tuple[WorkerHandle, int | None]]:
         found: list[tuple[WorkerHandle, int | None]] = []
-        notices = self._launcher.notices()
-        if notices is None:
-            return self._lose_server() if self._has_server else found
-        for notice in notices:
+        for notice in self._launcher.notices() or ():
             handle = self.handles.get(notice.number)
             if handle is None:
                 continue
             if notice.what == forkserver.STARTED:
                 handle.pid = notice.value
             elif notice.what == forkserver.ENDED:
+                handle.peak = notice.peak
                 found.append((handle, notice.value))
             else:
                 handle.last_words = os.strerror(notice.value)
                 found.append((handle, None))
+        if self._has_server and self._launcher.fileno() < 0:
+            found += self._lose_server()
         return found
 
     def _lose_server(self) -> list[tuple[WorkerHandle, int | None]]:
@@ -206,10 +234,12 @@ class Pool:
         self._server_lost = True
         self._ceiling = None
         lost: list[tuple[WorkerHandle, int | None]] = []
+        everyone = processes.table()
         for handle in self.handles.values():
             handle.orphan = True
+            handle.process = everyone.get(handle.pid or -1)
             if handle.pid is None:
-                handle.last_words = handle.last_words or self._launcher.said
+                handle.last_words = self._launcher.said + handle.last_words
             elif handle.killed:
                 self._end_without_server(handle)  # The server may have gone before it read that.
             if handle.closing:
@@ -241,11 +271,15 @@ class Pool:
         handle.killed = True
         if handle.orphan or not self._launcher.kill(handle.number, grace=grace):
             self._end_without_server(handle)
+        self._wake_if_pending()
 
     def _end_without_server(self, handle: WorkerHandle) -> None:
         if handle.pid is None:
             return
         everyone = processes.table()
+        process = everyone.get(handle.pid)
+        if process is not None and handle.process is not None and process.started != handle.process.started:
+            return  # Somebody else has its pid, which a session of its own that lives on would have kept.
         victims = {handle.pid} | processes.descendants(handle.pid, everyone)
         processes.end((victims | processes.session_members(handle.pid, everyone)) & everyone.keys())
 
@@ -301,3 +335,4 @@ class Pool:
                 return
             self.selector.wait_for_fd(self._launcher.fileno(), until - time.monotonic())
             self._hear()
+            self._wake_if_pending()

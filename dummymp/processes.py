@@ -11,10 +11,13 @@ import signal
 import sys
 from typing import NamedTuple
 
-__all__ = ["Process", "adopt_orphans", "descendants", "end", "session_members", "table"]
+__all__ = ["ADOPTS", "Process", "adopt_orphans", "descendants", "end", "session_members", "table"]
 
 # Windows has no SIGKILL; os.kill with any other number ends the process there.
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+# Whether the system lets a process adopt what its descendants leave behind: see `adopt_orphans`.
+ADOPTS = sys.platform.startswith("linux")
 
 
 class Process(NamedTuple):
@@ -75,7 +78,7 @@ def adopt_orphans() -> None:
     Workers do, so that a process that a task started is known as that task's however it hides (a daemon forks twice
     and leaves its session); the server does, for what dead workers leave. Elsewhere the session has to do.
     """
-    if not sys.platform.startswith("linux"):
+    if not ADOPTS:
         return
     import ctypes
 

@@ -419,6 +419,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
         page.begun = count
 
     main_socket = socket.socket(fileno=connection)
+    main_socket.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
     control_socket = socket.socket(fileno=control)
     packets = WaitingPackets(control_socket)
     worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun, packets, page)

@@ -11,7 +11,9 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
+import types
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -19,10 +21,13 @@ import psutil
 import pytest
 from conftest import TIMEOUT
 
-from dummymp.forkserver import ENDED, FAILED, STARTED
+import dummymp.launcher
+from dummymp import processes
+from dummymp.forkserver import ENDED, FAILED, REPLY, REQUEST, STARTED, _Server
 from dummymp.freeze import freeze
 from dummymp.launcher import Launcher, Notice, Started
 from dummymp.pickling import loads
+from dummymp.pool import Pool
 from dummymp.surroundings import Settings, capture
 from dummymp.transport import ENDED_HEAD, FUNCTION, READY, RESULT, SETTINGS, STOP, SURROUNDINGS, TASK, TASK_HEAD, U64
 
@@ -416,6 +421,74 @@ def test_server_that_was_killed(own_driver: Driver) -> None:
     own_driver.started[1].control.close()
     wait_until_gone(worker)
     assert own_driver.ready(2)
+
+
+def test_both_sides_have_much_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go on while the server is busy answering the ones before: neither waits for the other for ever."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    launcher = Launcher()
+    monkeypatch.setattr(launcher, "_connection", ours)
+    # There is no process to be reaped.
+    monkeypatch.setattr(launcher, "_bury_server", lambda: setattr(launcher, "_connection", ours.close()))
+    count = 5000  # A socket takes some hundred.
+
+    def serve() -> None:
+        # It answers first, and reads only then.
+        theirs.sendall(b"".join(REPLY.pack(ENDED, number, 3, 4096) for number in range(count)))
+        received = 0
+        while received < count * REQUEST.size:
+            received += len(theirs.recv(1 << 16))
+        theirs.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert all(launcher.kill(number, grace=0) for number in range(count))
+    thread.join(TIMEOUT)
+    notices: list[Notice] = []
+    assert launcher.pending
+    while (news := launcher.notices()) is not None:
+        notices += news
+    assert notices == [Notice(ENDED, number, 3, 4096) for number in range(count)]
+
+
+def test_a_server_that_takes_no_requests(own_driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up after a while, and the next start makes another."""
+    monkeypatch.setattr(dummymp.launcher, "SEND_LIMIT", 0.1)
+    own_driver.ready(1)
+    (server,) = own_driver.launcher.pids
+    os.kill(server, signal.SIGSTOP)
+    while own_driver.launcher.kill(999, grace=0):
+        pass
+    own_driver.launcher.notices()
+    assert own_driver.launcher.pids == []
+    assert not psutil.pid_exists(server)
+    assert own_driver.ready(2)
+
+
+def test_a_stranger_with_the_pid_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a worker has ended, its pid may be somebody else's, who must not be ended in its place."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        look = processes.table()[stranger.pid]
+        handle = types.SimpleNamespace(pid=stranger.pid, process=look._replace(started=look.started - 1))
+        Pool._end_without_server(None, handle)  # type: ignore[arg-type]
+        assert stranger.poll() is None
+        handle.process = look
+        Pool._end_without_server(None, handle)  # type: ignore[arg-type]
+        assert stranger.wait(TIMEOUT) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not processes.ADOPTS, reason="Linux: elsewhere what a worker leaves is not below the server")
+def test_a_strangers_session_with_the_number_of_a_worker() -> None:
+    """What is left of a worker is below the server; a session that is not is somebody else's."""
+    me = os.getpid()
+    table = {
+        me: processes.Process(1, me, 1.0),
+        70: processes.Process(me, 60, 2.0),
+        71: processes.Process(70, 60, 3.0),
+        80: processes.Process(1, 60, 4.0),
+    }
+    assert _Server._members(60, table) == {70, 71}
 
 
 def test_abandon(driver: Driver) -> None:

@@ -1,0 +1,157 @@
+"""What hangs, rather than ends, where nobody would look: a start, the server, a callback, a result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import textwrap
+from pathlib import Path
+from typing import Callable
+
+import psutil
+import pytest
+
+import dummymp
+from dummymp import pool
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+START = 'import dummymp\ndummymp.configure(priority="NUCLEAR")\n'
+
+# Hangs in the interpreters that come after the script itself, as long as the file is there.
+HANGS = """
+import os, subprocess, sys
+if os.path.exists(os.environ["HANGS"]) and os.environ["WHERE"] in " ".join(sys.orig_argv):
+    sys.stderr.write("asking the license server\\n")
+    with open(os.environ["HANGS"], "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    subprocess.run(["sleep", "600"])
+"""
+
+
+@pytest.mark.parametrize("where", ["dummymp.forkserver", "dummymp.worker"])
+def test_workers_that_hang_while_they_start(script: Script, tmp_path: Path, where: str) -> None:
+    """They are ended after a while and count as workers that do not start: one error, with what they said.
+
+    Worth its 2 s: three starts in a row have to run into their limit.
+    """
+    (tmp_path / "site").mkdir()
+    # Python 3.9 does not keep the whole command line; /proc does.
+    source = HANGS.replace('" ".join(sys.orig_argv)', 'open("/proc/self/cmdline").read()')
+    if not os.path.exists("/proc/self/cmdline"):
+        pytest.skip("needs /proc")
+    (tmp_path / "site" / "sitecustomize.py").write_text(source)
+    hangs = tmp_path / "hangs"
+    hangs.touch()
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import os, dummymp.pool
+            tasks = [dummymp.run(pow, 2, n) for n in range(3)]
+            dummymp.pool.START_LIMIT = 0.5
+            try:
+                dummymp.process_until_done()
+            except dummymp.WorkersCannotStart as error:
+                print(error)
+            print([task.state for task in tasks])
+            os.rename(os.environ["HANGS"], os.environ["HANGS"] + ".pids")
+            dummymp.pool.START_LIMIT = 60
+            print(dummymp.process_until_done(), list(dummymp.get_returns().values()))
+            """
+        ),
+        env={
+            **os.environ,
+            "HANGS": str(hangs),
+            "WHERE": where,
+            "PYTHONPATH": str(tmp_path / "site"),
+            "DUMMYMP_START_METHOD": "spawn",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 in a row ended before they began a task" in done.stdout
+    assert "asking the license server" in done.stdout
+    assert "It was not ready after 0.5 s" in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["['queued', 'queued', 'queued']", "True [1, 2, 4]"]
+    assert not any(runs(int(pid)) for pid in Path(f"{hangs}.pids").read_text().split())
+
+
+def servers() -> list[int]:
+    """Give the process id of the server, if there is one."""
+    from dummymp.manager import the_manager
+
+    return the_manager()._pool._launcher.pids
+
+
+def runs(pid: int | None) -> bool:
+    """Tell whether a process lives."""
+    try:
+        return psutil.Process(pid or 0).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_server_that_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is replaced when it has not started a worker for a while; what was to be killed is killed without it.
+
+    Worth its second: a start has to run into its limit.
+    """
+    dummymp.configure(priority="NUCLEAR", max_processes=1)
+    dummymp.run(abs, -1)
+    assert dummymp.process_until_done()
+    (stopped,) = servers()
+    os.kill(stopped, signal.SIGSTOP)
+    with dummymp.configure(timeout=0.2):
+        slow = dummymp.run(signal.pause)
+    after = dummymp.run(os.getpid)
+    with monkeypatch.context() as shorter:
+        shorter.setattr(pool, "START_LIMIT", 0.5)
+        while slow.state != "failed":
+            dummymp.step(0.01)
+        pid = slow.pid
+        while stopped in servers():
+            dummymp.step(0.01)
+    assert dummymp.process_until_done()
+    assert isinstance(slow.exception(), dummymp.TaskTimeout)
+    assert after.result() != pid
+    assert not runs(pid)
+
+
+def test_the_program_ends_in_time_with_a_server_that_was_stopped(script: Script, tmp_path: Path) -> None:
+    """What its workers started is ended all the same. Worth its 2 s: the server is given that time to answer."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import os, signal, subprocess, time
+            from dummymp.manager import the_manager
+            def leave():
+                with open("pid", "w") as file:
+                    file.write(str(subprocess.Popen(["sleep", "600"], start_new_session=True).pid))
+            dummymp.run(leave).result()
+            for pid in the_manager()._pool._launcher.pids:
+                os.kill(pid, signal.SIGSTOP)
+            """
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    assert not runs(int((tmp_path / "pid").read_text()))
+
+
+def test_a_default_timeout_of_sockets_is_not_ours(script: Script) -> None:
+    """socket.setdefaulttimeout() in the script, which is meant for its downloads, does not end workers."""
+    done = script(
+        "import socket\nsocket.setdefaulttimeout(0.001)\n"
+        + START
+        + "import time\nfor n in range(4): dummymp.run(time.sleep, 0.05)\n"
+        + "print(dummymp.process_until_done(), len(dummymp.get_returns()))"
+    )
+    assert (done.stdout, done.stderr) == ("True 4\n", "")
+
+
+def test_entries_of_sys_path_that_are_no_text(script: Script) -> None:
+    """Python itself ignores them, too."""
+    odd = "import sys, pathlib\nsys.path += [pathlib.Path('/x'), 7]\n"
+    done = script(odd + START + "print(dummymp.run(abs, -3).result())")
+    assert (done.stdout, done.stderr) == ("3\n", "")
