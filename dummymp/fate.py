@@ -51,7 +51,7 @@ def timed_out(task: Task[Any]) -> TaskTimeout:
 
 
 class Deaths:
-    """Says how workers died. It remembers how often the kernel had killed for lack of memory before."""
+    """Says how workers died. It remembers how many of the kernel's kills for lack of memory are explained."""
 
     def __init__(self) -> None:
         self._oom_kills = oom_kills()
@@ -67,7 +67,7 @@ class Deaths:
         """
         name = exitcode = None
         if status is None:
-            how = "ended (nobody could tell how)"
+            how = "ended"
         elif status < 0:
             name = _signal_name(-status)
             how = f"was killed ({name})"
@@ -75,8 +75,10 @@ class Deaths:
             exitcode = status
             how = f"ended itself with exit code {status}"
         text = f"worker {handle.pid} {how} while it ran {task.describe()}"
+        if status is None:
+            text += ". How it ended is not known, because the server process that would tell was killed before"
         if name == "SIGKILL":
-            text += self._out_of_memory(running)
+            text += self._out_of_memory(running, handle.peak)
         elif name in _CRASHES:
             text += ". That is a fault in compiled code (a library that the function uses), not in Python code"
             text += _last_line(handle.last_words)
@@ -87,17 +89,29 @@ class Deaths:
             error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip())
         return error
 
-    def _out_of_memory(self, running: int) -> str:
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        killed = before is not None and self._oom_kills is not None and self._oom_kills > before
-        free = memory().free
-        if not killed and (free is None or free >= _SCARCE):
+    def _out_of_memory(self, running: int, peak: int) -> str:
+        if not self._was_oom_kill():
             return ""
-        fewer = max(1, running - 1)
-        return (
-            "; probably the machine was out of memory. "
-            f"Fewer at once may help: dummymp.configure(max_processes={fewer})"
-        )
+        used = f" (the worker had used up to {_in_words(peak)})" if peak else ""
+        if running > 1:
+            way_out = f"Fewer at once may help: dummymp.configure(max_processes={running - 1})"
+        else:
+            way_out = "It ran alone, so give it less at a time, or a machine with more memory"
+        return f"; probably the machine was out of memory{used}. {way_out}"
+
+    def _was_oom_kill(self) -> bool:
+        """Tell whether the kernel says that it has killed one more than was explained, or memory is scarce now."""
+        kills = oom_kills()
+        if kills is not None and self._oom_kills is not None and kills > self._oom_kills:
+            self._oom_kills += 1  # One is one worker: several may have been killed by now.
+            return True
+        free = memory().free
+        return free is not None and free < _SCARCE
+
+
+def _in_words(size: int) -> str:
+    """Put a number of bytes in words: 1.9 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _last_line(trace: str) -> str:

@@ -11,20 +11,20 @@ __all__ = ["oom_kills"]
 
 
 def oom_kills(root: str = "/") -> int | None:
-    """Count the processes killed so far for lack of memory, in our control groups and on the machine; None if unknown.
+    """Count the processes killed so far for lack of memory: in our control group, or on the machine; None if unknown.
 
-    Sources: ``oom_kill`` in memory.events (cgroup v2), memory.oom_control (v1) and /proc/vmstat.
+    The innermost group that counts is asked, for a machine may have other groups that run out of memory. Sources:
+    ``oom_kill`` in memory.events (cgroup v2), memory.oom_control (v1), and where no group counts, /proc/vmstat.
 
     Args:
         root: Where the file system begins; tests plant one.
     """
-    paths = [os.path.join(root, "proc/vmstat")]
     for group in groups("memory", root):
         name = "memory.events" if group.version == 2 else "memory.oom_control"
-        paths.append(os.path.join(group.folder, name))
-    counts = [_count(read(path) or "") for path in paths]
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+        count = _count(read(os.path.join(group.folder, name)) or "")
+        if count is not None:
+            return count
+    return _count(read(os.path.join(root, "proc/vmstat")) or "")
 
 
 def _count(text: str) -> int | None:
