@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .surroundings import Settings
     from .task import Task
 
-__all__ = ["WorkerHandle"]
+__all__ = ["WorkerHandle", "load_parcel"]
 
 # What a worker is allowed to remember of functions. Larger: programs with many functions send each of them less often;
 # smaller: a function that carries much data does not stay in the worker.
@@ -198,15 +198,22 @@ class WorkerHandle:
 
     # --- receiving ---
 
-    def load_parcel(self, parcel: memoryview) -> Any:
-        """Load a value with large buffers, which become views of the memory that the worker wrote them to."""
-        with reserve:
-            fds = self._packets.take(packet_of(parcel))
-            try:
-                _, buffers, pickle = unpack(parcel, fds)
-            finally:
-                close_all(fds)
-        return loads(pickle, buffers=buffers)
+    def open_parcel(self, parcel: memoryview) -> tuple[memoryview, list[Any]] | BaseException:
+        """Open a value with large buffers, for `load_parcel`: the buffers become views of what the worker wrote.
+
+        Returns:
+            The pickle and its buffers; or what went wrong.
+        """
+        try:
+            with reserve:
+                fds = self._packets.take(packet_of(parcel))
+                try:
+                    _, buffers, pickle = unpack(parcel, fds)
+                finally:
+                    close_all(fds)
+        except BaseException as error:
+            return error
+        return pickle, buffers
 
     def drop_parcel(self, parcel: memoryview) -> None:
         """Let go of the large buffers of a value that nobody wants."""
@@ -264,6 +271,14 @@ class WorkerHandle:
             self.pidfd.close()
         if self.page is not None:
             self.page.close()
+
+
+def load_parcel(opened: tuple[memoryview, list[Any]] | BaseException) -> Any:
+    """Rebuild a value with large buffers. That may run code of the user."""
+    if isinstance(opened, BaseException):
+        raise opened
+    pickle, buffers = opened
+    return loads(pickle, buffers=buffers)
 
 
 class _Pipe:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 try:
     # What `signal` wraps. It makes enumerations of all that goes in and out, which takes ten times as long.
@@ -22,7 +22,9 @@ except ImportError:
     from signal import getsignal
     from signal import signal as set_handler
 
-__all__ = ["deferrable", "held", "own_code"]
+__all__ = ["deferrable", "held", "let_in", "own_code"]
+
+T = TypeVar("T")
 
 _main_thread: int | None = None
 
@@ -33,6 +35,7 @@ class _Deferrable:
     def __init__(self) -> None:
         self.depth = 0
         self.holding = 0
+        self.ajar = False
         self._pending: Any = None
         self._previous: Any = None
 
@@ -65,13 +68,14 @@ class _Deferrable:
             self.let_through()
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.holding:
+        if self.holding > self.ajar:
             self._pending = frame
         else:
+            self.ajar = False  # What the handler raises may come before `let_in` could do that.
             self._previous(number, frame)
 
     def let_through(self) -> None:
-        if self._pending is not None and not self.holding:
+        if self._pending is not None and self.holding <= self.ajar:
             frame, self._pending = self._pending, None
             self._previous(signal.SIGINT, frame)
 
@@ -91,6 +95,18 @@ class _Held:
             deferrable.holding -= 1
             deferrable.__exit__()
             deferrable.let_through()
+
+
+def let_in(func: Callable[..., T], *args: Any) -> T:
+    """Call code of the user in a held block: Ctrl-C may come while it runs, as it may take long."""
+    if threading.get_ident() != _main_thread:
+        return func(*args)
+    try:
+        deferrable.ajar = True
+        deferrable.let_through()
+        return func(*args)
+    finally:
+        deferrable.ajar = False
 
 
 class _OwnCode:

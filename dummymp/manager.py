@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any, Callable
 from .budget import Budget
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
-from .handle import WorkerHandle
-from .interrupts import held
+from .handle import WorkerHandle, load_parcel
+from .interrupts import held, let_in
 from .log import WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
@@ -66,7 +66,7 @@ from .transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .engine import ProcessEngine
     from .options import Options
@@ -296,8 +296,7 @@ class Manager:
         self._show_pipes(handle, to_the_end=to_the_end)
         for kind, group in itertools.groupby(messages, operator.itemgetter(0)):
             if kind in (RESULT, RESULT_WITH_BUFFERS):
-                load = loads if kind == RESULT else handle.load_parcel
-                self._take_results(handle, [message for _, message in group], load)
+                self._take_results(handle, [message for _, message in group], with_buffers=kind != RESULT)
             else:
                 for _, message in group:
                     self._take(handle, kind, message)
@@ -329,32 +328,47 @@ class Manager:
                 self._notes.add(text)
                 self._outbox.post(_log, WARNING, text)
 
-    def _take_results(self, handle: WorkerHandle, messages: list[Any], load: Callable[[memoryview], Any]) -> None:
+    def _take_results(self, handle: WorkerHandle, messages: list[Any], *, with_buffers: bool) -> None:
         """Take in what tasks returned that a worker ended one after another."""
         engine, answered = handle.engine, handle.answered
-        ends: list[tuple[Task[Any], Any]] = []
         # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
         self._show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
+        answers = []
         for message in messages:
             task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
-            if task is None:
-                if load is not loads:
-                    handle.drop_parcel(body)
-                continue
-            try:
-                value = load(body)
-            except BaseException as error:
-                self._outbox.post(engine.end_well, ends)
-                ends = []
-                self._outbox.post(engine.began, task)
-                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
-                self._failed(engine, task, error, how)
-            else:
-                ends.append((task, value))
-        if ends:
-            self._outbox.post(engine.end_well, ends)
+            if task is not None:
+                answers.append((task, handle.open_parcel(body) if with_buffers else body))
+            elif with_buffers:
+                handle.drop_parcel(body)
+        if answers:
+            self._outbox.post(self._rebuild, engine, answers, load_parcel if with_buffers else loads)
         if handle.answered > answered:
             self._next(handle)
+
+    def _rebuild(
+        self, engine: ProcessEngine, answers: list[tuple[Task[Any], Any]], load: Callable[[Any], Any]
+    ) -> Iterator[After | None] | None:
+        """Rebuild what tasks returned. That may run code of the user, which may call us: the lock is not held."""
+        try:
+            values = let_in(_load_all, [body for _, body in answers], load)
+        except KeyboardInterrupt:
+            self._outbox.put_back(self._rebuild, engine, answers, load)  # Once more, when we are driven again.
+            raise
+        if any(type(value) is _Unloadable for value in values):
+            return self._end_one_by_one(engine, [(task, value) for (task, _), value in zip(answers, values)])
+        return engine.end_well([(task, value) for (task, _), value in zip(answers, values)])
+
+    def _end_one_by_one(self, engine: ProcessEngine, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
+        for task, value in ends:
+            if type(value) is not _Unloadable:
+                yield from engine.end_well([(task, value)]) or ()
+                continue
+            yield engine.began(task)
+            error = value.error
+            with self._lock:
+                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
+                self._failed(engine, task, error, how)
+                self._stale = True  # It may wait for its next attempt.
 
     def _take_failure(self, handle: WorkerHandle, message: Any) -> None:
         """Take in how a task failed."""
@@ -846,6 +860,25 @@ def _expected(task: Task[Any]) -> float:
 def _overdue_at(handle: WorkerHandle) -> float:
     """Say when what waits behind the task that a worker runs is called back, by `time.monotonic`."""
     return handle.since + _expected(handle.assigned[0]) + CALL_BACK_AFTER
+
+
+class _Unloadable:
+    """Stands for a result that cannot be rebuilt."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _load_all(bodies: list[Any], load: Callable[[Any], Any]) -> list[Any]:
+    values = []
+    for body in bodies:
+        try:
+            values.append(load(body))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            values.append(_Unloadable(error))
+    return values
 
 
 def _log(level: int, text: str) -> After:

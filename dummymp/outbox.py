@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["After", "Outbox"]
 
+# A callback of one thread keeps others from delivering, so that callbacks come in order and one at a time. One that
+# waits for such a thread would wait for ever: after so many seconds the other takes note of what has ended, and leaves
+# the callbacks to the first. Longer: more of a wait where that happens; shorter: the order is lost sooner.
+PATIENCE = 1.0
+
 # What an entry does is done while Ctrl-C is held back; what it gives, code of the user, is called after that.
 After = Callable[[], object]
 
@@ -35,7 +40,9 @@ class Outbox:
 
     def __init__(self, worked_off: Callable[[], object]) -> None:
         self._worked_off = worked_off
+        # Held by who calls code of the user, and by who works off entries.
         self._lock = threading.RLock()
+        self._working = threading.RLock()
         self._entries: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
         # An entry that was begun and has more to give.
         self._begun: Iterator[After | None] | None = None
@@ -50,10 +57,18 @@ class Outbox:
         """Add an entry."""
         self._entries.append((what, args))
 
+    def put_back(self, what: Callable[..., After | Iterator[After | None] | None], *args: Any) -> None:
+        """Put the entry that is just worked off back in front."""
+        self._entries.appendleft((what, args))
+
     def deliver(self) -> bool:
         """Work off all entries, and call what they give; tell whether that was code of the user."""
         called = False
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            with held:
+                self._work_off(everything=True)
+            return called
+        try:
             if self._delivering:
                 # A callback of the user has called us: its kill() has to be known when it returns, but what that says
                 # comes after the callback, so that callbacks that kill do not pile up.
@@ -71,6 +86,8 @@ class Outbox:
                     self._call_next()
             finally:
                 self._delivering = False
+        finally:
+            self._lock.release()
 
     def _call_next(self) -> None:
         """Call code of the user; again later, if Ctrl-C came before that was reached."""
@@ -86,20 +103,21 @@ class Outbox:
 
     def _work_off(self, *, everything: bool = False) -> None:
         """Work off entries, as far as the first that calls code of the user; note that call."""
-        while (self._begun is not None or self._entries) and (everything or not self._afters):
-            if self._begun is None:
-                what, args = self._entries.popleft()
-                given = what(*args)
-                if given is not None and hasattr(given, "__next__"):
-                    self._begun = given
-                    continue
-                after = given
-            else:
-                try:
-                    after = next(self._begun)
-                except StopIteration:
-                    self._begun = None
-                    continue
-            if after is not None:
-                self._afters.append(after)
+        with self._working:
+            while (self._begun is not None or self._entries) and (everything or not self._afters):
+                if self._begun is None:
+                    what, args = self._entries.popleft()
+                    given = what(*args)
+                    if given is not None and hasattr(given, "__next__"):
+                        self._begun = given
+                        continue
+                    after = given
+                else:
+                    try:
+                        after = next(self._begun)
+                    except StopIteration:
+                        self._begun = None
+                        continue
+                if after is not None:
+                    self._afters.append(after)
         self._worked_off()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import textwrap
+import threading
 from pathlib import Path
 from typing import Callable
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 import dummymp
-from dummymp import pool
+from dummymp import outbox, pool
 
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 START = 'import dummymp\ndummymp.configure(priority="NUCLEAR")\n'
@@ -54,7 +55,7 @@ def test_workers_that_hang_while_they_start(script: Script, tmp_path: Path, wher
                 dummymp.process_until_done()
             except dummymp.WorkersCannotStart as error:
                 print(error)
-            print([task.state for task in tasks])
+            print([task.done() for task in tasks])
             os.rename(os.environ["HANGS"], os.environ["HANGS"] + ".pids")
             dummymp.pool.START_LIMIT = 60
             print(dummymp.process_until_done(), list(dummymp.get_returns().values()))
@@ -72,7 +73,7 @@ def test_workers_that_hang_while_they_start(script: Script, tmp_path: Path, wher
     assert "3 in a row ended before they began a task" in done.stdout
     assert "asking the license server" in done.stdout
     assert "It was not ready after 0.5 s" in done.stdout
-    assert done.stdout.splitlines()[-2:] == ["['queued', 'queued', 'queued']", "True [1, 2, 4]"]
+    assert done.stdout.splitlines()[-2:] == ["[False, False, False]", "True [1, 2, 4]"]
     assert not any(runs(int(pid)) for pid in Path(f"{hangs}.pids").read_text().split())
 
 
@@ -155,3 +156,94 @@ def test_entries_of_sys_path_that_are_no_text(script: Script) -> None:
     odd = "import sys, pathlib\nsys.path += [pathlib.Path('/x'), 7]\n"
     done = script(odd + START + "print(dummymp.run(abs, -3).result())")
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+# --- code of the user in odd places ------------------------------------------------------------------------------
+
+
+def test_a_callback_that_waits_for_a_thread_that_drives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread takes note of what has ended without calling back, so both go on."""
+    monkeypatch.setattr(outbox, "PATIENCE", 0.05)
+    other = dummymp.TaskQueue(priority="NUCLEAR", max_processes=2)
+
+    def drive() -> None:
+        other.run(abs, -2)
+        other.process_until_done()
+
+    def end(*counts: int) -> None:
+        thread = threading.Thread(target=drive)
+        thread.start()
+        thread.join()
+        seen.append(other.get_returns())
+
+    seen: list[dict[int, int]] = []
+    dummymp.configure(priority="NUCLEAR", max_processes=2, on_end=end)
+    dummymp.run(abs, -1)
+    assert dummymp.process_until_done()
+    assert seen == [{0: 2}]
+
+
+def test_a_result_that_calls_us_when_it_is_rebuilt(script: Script) -> None:
+    """Its class may queue calls, ask, and drive, from its own thread or another: nothing is lost or waits."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import threading
+            dummymp.configure(max_processes=2)
+            class Busy:
+                def __init__(self, n):
+                    self.n = n
+                def __setstate__(self, state):
+                    self.__dict__ = state
+                    if threading.current_thread() is threading.main_thread() and in_parent:
+                        thread = threading.Thread(target=dummymp.run, args=(abs, -self.n))
+                        thread.start()
+                        thread.join()
+                        dummymp.run(abs, -100 - self.n)
+                        dummymp.step()
+                        dummymp.get_stats()
+            in_parent = False
+            for n in range(20):
+                dummymp.run(Busy, n)
+            in_parent = True
+            done = dummymp.process_until_done()
+            values = dummymp.get_returns().values()
+            print(done, len(values), sorted(v.n for v in values if isinstance(v, Busy)) == list(range(20)))
+            print(dummymp.get_errors(), dummymp.get_stats()["running"])
+            """
+        )
+    )
+    assert (done.stdout, done.stderr) == ("True 60 True\n{} 0\n", "")
+
+
+def test_ctrl_c_while_a_result_is_rebuilt(script: Script) -> None:
+    """It comes through, however long that takes, and the result is rebuilt when the queue is driven again."""
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            import os, signal
+            class Slow:
+                def __init__(self):
+                    self.tries = 0
+                def __setstate__(self, state):
+                    self.__dict__ = state
+                    if tries is not None:
+                        tries.append(1)
+                        if len(tries) == 1:
+                            os.kill(os.getpid(), signal.SIGINT)
+                            while True:
+                                pass
+            tries = None
+            task = dummymp.run(Slow)
+            tries = []
+            try:
+                dummymp.process_until_done()
+            except KeyboardInterrupt:
+                print("interrupted", task.done())
+            print(dummymp.process_until_done(), type(task.result()) is Slow, len(tries), task.attempts)
+            """
+        )
+    )
+    assert (done.stdout, done.stderr) == ("interrupted False\nTrue True 2 1\n", "")
