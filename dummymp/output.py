@@ -22,6 +22,8 @@ from .transport import STDERR, STDOUT
 
 __all__ = ["Lines", "Screen", "handle_record"]
 
+logger = logging.getLogger("dummymp")
+
 
 class Screen:
     """Shows text of tasks on the parent's own `sys.stdout` and `sys.stderr`, never two tasks in one line."""
@@ -29,10 +31,12 @@ class Screen:
     def __init__(self) -> None:
         # Whose unfinished line stands at the end of each stream.
         self._open: dict[int, object] = {STDOUT: None, STDERR: None}
+        self._complained: object = None
 
     def show(self, stream: int, text: str, owner: object) -> None:
         """Write text of `owner` (any object that stands for the task or worker)."""
-        file = sys.stdout if stream == STDOUT else sys.stderr
+        name = "stdout" if stream == STDOUT else "stderr"
+        file = getattr(sys, name, None)
         if file is None:  # pythonw
             return
         if self._open[stream] not in (None, owner):
@@ -48,6 +52,11 @@ class Screen:
                 file.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except (OSError, ValueError):
             pass  # Closed, or a pipe that nobody reads any more: the user's own next print says so.
+        except Exception as error:
+            # Something of the user's own in the place of the stream. The tasks must not suffer for it.
+            if self._complained is not file:
+                self._complained = file
+                logger.exception("your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error)
 
 
 class Lines:

@@ -241,6 +241,24 @@ def test_screen_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         Screen().show(STDOUT, "text\n", 1)
 
 
+class _Odd(io.StringIO):
+    def write(self, text: str) -> int:
+        raise ZeroDivisionError("odd")
+
+
+def test_screen_of_an_odd_stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What the user put in the place of sys.stdout may raise anything: that is logged once, and tasks go on."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", _Odd())
+    screen.show(STDOUT, "one\n", 1)
+    screen.show(STDOUT, "two\n", 1)
+    (record,) = caplog.records
+    assert "your sys.stdout raised ZeroDivisionError: odd" in record.getMessage()
+    monkeypatch.delattr(sys, "stdout")
+    screen.show(STDOUT, "three\n", 1)
+    assert len(caplog.records) == 1
+
+
 def test_screen_of_a_narrow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the terminal cannot show is shown as an escape; the rest of the line is as it was."""
     data = io.BytesIO()
