@@ -22,7 +22,7 @@ except ImportError:
     from signal import getsignal
     from signal import signal as set_handler
 
-__all__ = ["deferrable", "held", "let_in", "own_code"]
+__all__ = ["deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
 
 T = TypeVar("T")
 
@@ -107,6 +107,18 @@ def let_in(func: Callable[..., T], *args: Any) -> T:
         return func(*args)
     finally:
         deferrable.ajar = False
+
+
+def ignore_from_now_on() -> None:
+    """Ignore Ctrl-C until the program has ended, which it is about to."""
+    while threading.get_ident() == _main_thread:
+        try:
+            set_handler(signal.SIGINT, int(signal.SIG_IGN))  # C knows no enumerations.
+            return
+        except KeyboardInterrupt:
+            continue  # It came just before.
+        except (ValueError, OSError):
+            return
 
 
 class _OwnCode:

@@ -31,7 +31,6 @@ import functools
 import itertools
 import operator
 import os
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
@@ -40,7 +39,7 @@ from .budget import Budget
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle, load_parcel
-from .interrupts import held, let_in
+from .interrupts import held, ignore_from_now_on, let_in
 from .log import WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
@@ -838,11 +837,7 @@ class Manager:
 
     def close(self) -> None:
         """End everything, because the program ends."""
-        if threading.get_ident() == threading.main_thread().ident:
-            try:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # A second Ctrl-C must not leave half of them behind.
-            except (ValueError, OSError):
-                pass
+        ignore_from_now_on()  # A second Ctrl-C must not leave half of them behind.
         with held, self._lock:
             self._pool.end_all(KILL_GRACE)
 
