@@ -17,12 +17,11 @@ import sys
 from typing import Any
 
 from .interrupts import own_code
+from .log import logger
 from .pickling import loads
 from .transport import STDERR, STDOUT
 
 __all__ = ["Lines", "Screen", "handle_record"]
-
-logger = logging.getLogger("dummymp")
 
 
 class Screen:
@@ -56,7 +55,9 @@ class Screen:
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:
                 self._complained = file
-                logger.exception("your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error)
+                logger().exception(
+                    "your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error
+                )
 
 
 class Lines:
@@ -93,12 +94,12 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
 
     record = logging.makeLogRecord(loads(data))
     record.task = task
-    logger = logging.getLogger(record.name)
-    if not logger.isEnabledFor(record.levelno):
+    receiver = logging.getLogger(record.name)
+    if not receiver.isEnabledFor(record.levelno):
         return
     if prefix:
         filled = prefix.format(pid=record.process, task=task, worker=record.processName)
         record.msg = filled + str(record.msg)
         record.message = record.msg
     own_code.reached = True
-    logger.handle(record)
+    receiver.handle(record)

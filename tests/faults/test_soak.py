@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -49,11 +50,9 @@ def test_every_promise_holds_under_ctrl_c_all_the_time(start_method: str) -> Non
     assert " 0 problems" in soak("--tasks", str(MANY[start_method] // 2), "--interrupts")
 
 
-def test_4000_tasks_of_which_some_kill_their_worker_begin_once_each(tmp_path: Path, start_method: str) -> None:
-    """Most of them are sent ahead to workers that die under another one: they are begun elsewhere, and never twice."""
-    every = {"forkserver": 97, "spawn": 401}[start_method]
+def make_append_number(every: int) -> Callable[[str, int], None]:
+    """Make a task that travels by value: a worker need not import this module, and pytest with it."""
 
-    # It travels by value: a worker need not import this module, and pytest with it.
     def append_number(path: str, number: int) -> None:
         """Note that it has begun; some end their worker then."""
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -62,10 +61,17 @@ def test_4000_tasks_of_which_some_kill_their_worker_begin_once_each(tmp_path: Pa
         if number % every == every - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return append_number
+
+
+def test_4000_tasks_of_which_some_kill_their_worker_begin_once_each(tmp_path: Path, start_method: str) -> None:
+    """Most of them are sent ahead to workers that die under another one: they are begun elsewhere, and never twice."""
+    every = {"forkserver": 97, "spawn": 401}[start_method]
+
+    append_number = make_append_number(every)
     path = tmp_path / "numbers"
     dummymp.configure(priority="NUCLEAR", max_processes=2)
-    for number in range(4000):
-        dummymp.run(append_number, str(path), number)
+    tasks = [dummymp.run(append_number, str(path), number) for number in range(4000)]
     dummymp.process_until_done()
     numbers = collections.Counter(map(int, path.read_text().split()))
     assert numbers == dict.fromkeys(range(4000), 1)
@@ -73,6 +79,19 @@ def test_4000_tasks_of_which_some_kill_their_worker_begin_once_each(tmp_path: Pa
     assert list(errors) == [number for number in range(4000) if number % every == every - 1]
     assert {error.signal for error in errors.values() if isinstance(error, dummymp.WorkerDied)} == {"SIGKILL"}
     assert dummymp.get_returns() == {number: None for number in range(4000) if number not in errors}
+    assert {task.attempts for task in tasks} == {1}
+
+
+def test_what_was_lost_in_a_queue_is_no_attempt(tmp_path: Path, start_method: str) -> None:
+    """Only the task that ran when its worker died is tried again; those behind it had not begun."""
+    path = tmp_path / "numbers"
+    append_number = make_append_number(97)
+    dummymp.configure(priority="NUCLEAR", max_processes=2, retries=2)
+    tasks = [dummymp.run(append_number, str(path), number) for number in range(300)]
+    dummymp.process_until_done()
+    numbers = collections.Counter(map(int, path.read_text().split()))
+    assert numbers == {number: 3 if number % 97 == 96 else 1 for number in range(300)}
+    assert [task.attempts for task in tasks] == [numbers[number] for number in range(300)]
 
 
 def test_descriptors_memory_and_processes_do_not_grow(tmp_path: Path) -> None:
