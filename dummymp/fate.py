@@ -82,6 +82,8 @@ class Deaths:
         elif name in _CRASHES:
             text += ". That is a fault in compiled code (a library that the function uses), not in Python code"
             text += _last_line(handle.last_words)
+        elif name == "SIGALRM":
+            text += ". That is an alarm (signal.alarm), which a task before it in the same worker may have left behind"
         text += ". Other tasks go on."
         error = WorkerDied(text, task=task.index, pid=handle.pid, exitcode=exitcode, signal=name)
         start = handle.last_words.find("Fatal Python error")

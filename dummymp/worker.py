@@ -68,6 +68,8 @@ REGROUP_SECONDS = 0.15
 # What a task leaves behind becomes ours (processes.adopt_orphans), and stays as a zombie when it has ended: to reap it
 # might take from the task what is the task's own. A worker that has seen that so often ends, and all of them with it.
 ORPHANS = 50
+# A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
+DEEP = 2000
 # To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
 CAN_START_PROCESS = 1e-4
 # The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
@@ -353,8 +355,18 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Chunks.__module__):
         trace = trace.tb_next  # Our own frames say nothing to the user.
-    lines = traceback.format_exception(type(error), error, trace)
+    # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
+    limit = -DEEP if _is_deep(trace) else None
+    lines = traceback.format_exception(type(error), error, trace, limit=limit)
     return dumps((_pack_exception(error), text, "".join(lines).rstrip(), about_task))
+
+
+def _is_deep(trace: types.TracebackType | None) -> bool:
+    for _ in range(DEEP):
+        if trace is None:
+            return False
+        trace = trace.tb_next
+    return True
 
 
 def _pack_exception(error: BaseException) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import types
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,9 @@ def test_a_death_of_which_nobody_knows_how(machine: Machine) -> None:
 def test_other_ends(machine: Machine, status: int, how: str) -> None:
     """Exit codes are told as they are; a signal without a name by its number."""
     assert how in str(explain(fate.Deaths(), status))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no alarms")
+def test_an_alarm_that_another_task_may_have_left(machine: Machine) -> None:
+    """The task that ran when it came need not be the one that set it."""
+    assert "a task before it in the same worker may have left" in str(explain(fate.Deaths(), -signal.SIGALRM))

@@ -18,7 +18,7 @@ from typing import Any, Callable
 import pytest
 from conftest import TIMEOUT
 
-from dummymp import seeds
+from dummymp import seeds, worker
 from dummymp.freeze import freeze
 from dummymp.pickling import dumps, loads
 from dummymp.surroundings import Settings, capture
@@ -580,3 +580,25 @@ def test_exception_of_a_class_of_the_main_script(parent: Parent) -> None:
     data, said, _, _ = parent.fail(namespace["task"])
     assert said == "Mine: bad"
     assert type(loads(data)) is namespace["Mine"]
+
+
+def test_a_very_deep_traceback_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many calls the innermost are told; to format a million of them would take a minute."""
+    monkeypatch.setattr(worker, "DEEP", 30)
+
+    def even(depth: int) -> None:
+        odd(depth)
+
+    def odd(depth: int) -> None:
+        if not depth:
+            raise LookupError("at the bottom")
+        even(depth - 1)
+
+    for depth, outermost in ((5, True), (100, False)):
+        try:
+            even(depth)
+        except LookupError as error:
+            text = loads(pack_failure(error))[2]
+        assert text.endswith("LookupError: at the bottom")
+        assert ("in test_a_very_deep" in text) is outermost
+        assert text.count("in odd") == min(depth + 1, 15)
