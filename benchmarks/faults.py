@@ -82,26 +82,50 @@ SYSTEMS = {
     """,
 }
 
-# --- the cases: the body of the sixth call, and what its error must say ------------------------------------------
+# --- the cases: the body of the sixth call, and the name of its error; "" is any error, None is none at all -------
 
 CASES = {
     "a task calls `os._exit(3)`": ("os._exit(3)", ""),
     "a task is killed (SIGKILL)": ("os.kill(os.getpid(), signal.SIGKILL)", ""),
-    "an exception with two arguments": ("raise Two(number, 'two')", "Two"),
-    "a task returns a lock": ("return threading.Lock()", ""),
+    "a segmentation fault": ("os.kill(os.getpid(), signal.SIGSEGV)", ""),
     "a task calls `sys.exit`": ("sys.exit(number)", ""),
+    "a task raises KeyboardInterrupt": ("raise KeyboardInterrupt", ""),
+    "an exception with two arguments": ("raise Two(number, 'two')", "Two"),
+    "an exception that cannot be pickled": ("raise Locked()", ""),
+    "a task returns a lock": ("return threading.Lock()", ""),
     "an argument cannot be pickled": ("pass", ""),
-    "the program is killed (SIGKILL)": ("", ""),
-    "Ctrl-C, caught, and on": ("", ""),
-}
+    "unpickling an argument kills": ("pass", ""),
+    "a worker dies between two tasks": ("threading.Timer(0.5, os._exit, [3]).start()", None),
+    "a death in the middle of 100 MB": (
+        "threading.Timer(0.04, os.kill, [os.getpid(), signal.SIGKILL]).start(); return Slow()", ""),
+    "a task leaves a program behind": ("subprocess.Popen(['sleep', '1000'], stdout=-3, stderr=-3)", None),
+    "the program is killed (SIGKILL)": (None, ""),
+    "Ctrl-C, caught, and on": (None, ""),
+}  # fmt: skip
+
+ARGUMENTS = {"an argument cannot be pickled": "threading.Lock()", "unpickling an argument kills": "Bomb()"}
 
 SCRIPT = """
-import json, os, signal, sys, threading, time
+import json, os, signal, subprocess, sys, threading, time
 {system}
 
 class Two(Exception):
     def __init__(self, number, text):
         super().__init__(f"{{number}}: {{text}}")
+
+class Locked(Exception):
+    def __init__(self):
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+class Slow:
+    def __reduce__(self):
+        time.sleep(0.01)
+        return bytearray, (b"x" * 100_000_000,)
+
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (7,)
 
 def work(number, argument=None):
     time.sleep(0.02)
@@ -125,13 +149,18 @@ def tell(calls):
 
 def queue(number):
     try:
-        return submit(work, number, threading.Lock() if {unsendable} and number == {faulty} else None)
+        return submit(work, number, {argument} if number == {faulty} else None)
     except Exception as error:
         return error
 
 def faulty_call():
     calls = [queue(number) for number in range({calls})]
     wait([call for call in calls if not isinstance(call, Exception)])
+    if {again}:
+        time.sleep(1)
+        more = [submit(work, number) for number in range({faulty})]
+        wait(more)
+        calls[:{faulty}] = more
     print(json.dumps(tell(calls)), flush=True)
 
 def sleep_for_ever(folder):
@@ -173,8 +202,9 @@ class Run:
             body=body or "pass",
             faulty=FAULTY,
             calls=CALLS,
-            sleeps=not body,
-            unsendable="argument" in case and "two" not in case,
+            sleeps=body is None,
+            argument=ARGUMENTS.get(case),
+            again="between" in case,
         )
         path.write_text(source, encoding="utf-8")
         self.process = subprocess.Popen(
@@ -191,7 +221,7 @@ class Run:
     def verdict(self) -> tuple[str, str]:
         """Run it to its end, or to the limit: what became of it in a word or two, and what it said."""
         try:
-            if not CASES[self.case][0]:
+            if CASES[self.case][0] is None:
                 self._wait_for_sleepers()
                 if "killed" in self.case:
                     self.process.kill()
@@ -260,14 +290,17 @@ class Run:
         if not told:
             return ["ends without a word of what was done"]
         faults = []
+        wanted = CASES[self.case][1]
         others = [entry for number, entry in enumerate(told[0]) if number != FAULTY]
         lost = sum(entry[0] == "error" for entry in others)
         if lost:
             faults.append(f"loses {lost} of {len(others)} others")
         kind, *what = told[0][FAULTY]
-        wanted = CASES[self.case][1]
         texts = [entry[1:] for entry in told[0] if entry[0] == "error"]
-        if kind != "error":
+        if wanted is None:
+            if kind == "error":
+                faults.append("loses the task")
+        elif kind != "error":
             faults.append("blames nobody")
         elif texts.count(what) > 1:
             faults.append("blames all alike")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import logging
 import os
 import signal
 import subprocess
@@ -247,3 +249,32 @@ def test_ctrl_c_while_a_result_is_rebuilt(script: Script) -> None:
         )
     )
     assert (done.stdout, done.stderr) == ("interrupted False\nTrue True 2 1\n", "")
+
+
+# --- much to say, both ways --------------------------------------------------------------------------------------
+
+
+def shout(data: bytes, lines: int) -> bytes:
+    """Return a lot, and print and log a lot before."""
+    for number in range(lines):
+        print("printed", number)
+        os.write(1, b"written\n")
+        logging.getLogger("shout").warning("logged %d", number)
+    return data[::-1]
+
+
+def test_pipes_full_both_ways(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Large arguments, large results and thousands of lines at the same time: nobody waits for the other, none is lost.
+
+    Worth its 2 s: the pipes have to be full all the time.
+    """
+    dummymp.configure(priority="NUCLEAR", max_processes=3)
+    data = os.urandom(30_000_000)
+    large = [dummymp.run(shout, data, 1000) for _ in range(3)]
+    small = [dummymp.run(divmod, number, 3) for number in range(50)]
+    assert dummymp.process_until_done()
+    assert all(task.result() == data[::-1] for task in large)
+    assert [task.result() for task in small] == [divmod(number, 3) for number in range(50)]
+    lines = collections.Counter(capfd.readouterr().out.splitlines())
+    assert lines == {"written": 3000, **{f"printed {number}": 3 for number in range(1000)}}
+    assert sum(record.name == "shout" for record in caplog.records) == 3000
