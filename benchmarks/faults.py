@@ -158,9 +158,8 @@ def faulty_call():
     wait([call for call in calls if not isinstance(call, Exception)])
     if {again}:
         time.sleep(1)
-        more = [submit(work, number) for number in range({faulty})]
-        wait(more)
-        calls[:{faulty}] = more
+        calls[:{faulty}] = [queue(number) for number in range({faulty})]
+        wait([call for call in calls if not isinstance(call, Exception)])
     print(json.dumps(tell(calls)), flush=True)
 
 def sleep_for_ever(folder):
