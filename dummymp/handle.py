@@ -63,7 +63,8 @@ class WorkerHandle:
         calling_back: It was asked to give back what it has not begun, and has not answered.
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
-        deadline: When the running task's timeout is over, or, until it is ready, its own time to start.
+        deadline: When the running task's timeout is over, or, until it is ready, its own time to
+            start, or, when it was stopped, its time to end.
         stopped: Its task was killed, and it with it. It may still have, in `assigned`, what could not be called back.
         retiring: It was told to stop.
         orphan: The server that started it is gone, so nobody will tell how it ends.

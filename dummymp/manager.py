@@ -79,6 +79,9 @@ __all__ = ["Manager", "end_unused_workers", "the_manager"]
 # A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
 # shorter: a stubborn one is in the way for less time.
 KILL_GRACE = 0.5
+# A worker that was to end and has not after so many seconds is ended without the server, which may be stuck; it takes
+# part of a second. Longer: tasks behind it wait longer; shorter: a machine that is nearly out of memory has less time.
+KILL_LIMIT = 10.0
 
 # Short tasks are sent ahead, so many seconds' worth to each worker. Longer: more of them may have to be called back
 # from behind a slow one; shorter: workers wait for the parent, which costs a wake-up of 50 to 300 microseconds.
@@ -551,6 +554,9 @@ class Manager:
         now = time.monotonic()
         for handle in list(self._pool.handles.values()):
             if handle.deadline is not None and handle.deadline <= now:
+                if handle.stopped:
+                    self._give_up(handle)
+                    continue
                 if not handle.ready:
                     self._pool.start_too_slow(handle)
                     continue
@@ -560,6 +566,15 @@ class Manager:
                 self._stop_task(handle, error, str(error))
             elif self._is_stuck(handle) and _overdue_at(handle) <= now and not handle.engine.leaving:
                 handle.call_back()
+
+    def _give_up(self, handle: WorkerHandle) -> None:
+        """Kill a stopped worker ourselves. It begins nothing more, even if the system cannot end it just now."""
+        handle.deadline = None
+        self._pool.end_without_server(handle)
+        if handle.assigned:
+            self._queue_again(handle, handle.assigned)
+            handle.assigned.clear()
+            handle.engine = None
 
     def _is_stuck(self, handle: WorkerHandle) -> bool:
         """Tell whether tasks that were sent ahead wait behind one that runs, and were not called back yet."""
@@ -589,6 +604,7 @@ class Manager:
         handle.retiring = handle.stopped = True
         self._count_running(engine, -1)
         self._pool.end(handle, grace=KILL_GRACE)
+        handle.deadline = time.monotonic() + KILL_LIMIT
         if task not in handle.dropped:
             self._failed(engine, task, error, how)
         return True

@@ -139,7 +139,7 @@ class Pool:
         if handle.orphan:
             handle.process = processes.table().get(pid)
             if handle.killed:
-                self._end_without_server(handle)  # Until now nobody knew whom to end.
+                self.end_without_server(handle)  # Until now nobody knew whom to end.
             self._watch_orphan(handle)
         handle.start_clock()
 
@@ -241,7 +241,7 @@ class Pool:
             if handle.pid is None:
                 handle.last_words = self._launcher.said + handle.last_words
             elif handle.killed:
-                self._end_without_server(handle)  # The server may have gone before it read that.
+                self.end_without_server(handle)  # The server may have gone before it read that.
             if handle.closing:
                 lost.append((handle, None))  # It has ended, and now nobody tells how.
             elif handle.pid is not None:
@@ -270,10 +270,11 @@ class Pool:
         """End a worker and all that it started: SIGTERM, and after `grace` seconds (0: at once) SIGKILL."""
         handle.killed = True
         if handle.orphan or not self._launcher.kill(handle.number, grace=grace):
-            self._end_without_server(handle)
+            self.end_without_server(handle)
         self._wake_if_pending()
 
-    def _end_without_server(self, handle: WorkerHandle) -> None:
+    def end_without_server(self, handle: WorkerHandle) -> None:
+        """Kill a worker and what it started, as far as it can be seen from here."""
         if handle.pid is None:
             return
         everyone = processes.table()
@@ -305,7 +306,7 @@ class Pool:
         self._launcher.close()
         for handle in list(self.handles.values()):
             if handle.orphan:
-                self._end_without_server(handle)
+                self.end_without_server(handle)
             self.remove(handle)
 
     def abandon(self) -> None:

@@ -471,10 +471,10 @@ def test_a_stranger_with_the_pid_of_a_worker(monkeypatch: pytest.MonkeyPatch) ->
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         look = processes.table()[stranger.pid]
         handle = types.SimpleNamespace(pid=stranger.pid, process=look._replace(started=look.started - 1))
-        Pool._end_without_server(None, handle)  # type: ignore[arg-type]
+        Pool.end_without_server(None, handle)  # type: ignore[arg-type]
         assert stranger.poll() is None
         handle.process = look
-        Pool._end_without_server(None, handle)  # type: ignore[arg-type]
+        Pool.end_without_server(None, handle)  # type: ignore[arg-type]
         assert stranger.wait(TIMEOUT) == -signal.SIGKILL
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import dummymp
-from dummymp import outbox, pool
+from dummymp import manager, outbox, pool
 
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 START = 'import dummymp\ndummymp.configure(priority="NUCLEAR")\n'
@@ -119,6 +119,26 @@ def test_a_server_that_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(slow.exception(), dummymp.TaskTimeout)
     assert after.result() != pid
     assert not runs(pid)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_worker_that_the_server_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout ends its task for certain: after a while the worker is killed without the server."""
+    monkeypatch.setattr(manager, "KILL_LIMIT", 0.1)
+    dummymp.configure(priority="NUCLEAR", max_processes=1)
+    assert dummymp.run(abs, -1).result() == 1
+    for pid in servers():
+        os.kill(pid, signal.SIGSTOP)
+    slow = dummymp.run(signal.pause)
+    while not slow.pid:
+        dummymp.step(0.01)
+    slow.kill()
+    waiting = dummymp.run(abs, -2)
+    while runs(slow.pid):
+        dummymp.step(0.01)
+    for pid in servers():
+        os.kill(pid, signal.SIGCONT)
+    assert waiting.result() == 2
 
 
 def test_the_program_ends_in_time_with_a_server_that_was_stopped(script: Script, tmp_path: Path) -> None:
