@@ -43,6 +43,7 @@ class Outbox:
         # Held by who calls code of the user, and by who works off entries.
         self._lock = threading.RLock()
         self._working = threading.RLock()
+        self._patience_lost = False  # with the thread that is at it now
         self._entries: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
         # An entry that was begun and has more to give.
         self._begun: Iterator[After | None] | None = None
@@ -64,7 +65,8 @@ class Outbox:
     def deliver(self) -> bool:
         """Work off all entries, and call what they give; tell whether that was code of the user."""
         called = False
-        if not self._lock.acquire(timeout=PATIENCE):
+        if not self._lock.acquire(timeout=0 if self._patience_lost else PATIENCE):
+            self._patience_lost = True
             with held:
                 self._work_off(everything=True)
             return called
@@ -87,6 +89,7 @@ class Outbox:
             finally:
                 self._delivering = False
         finally:
+            self._patience_lost = False
             self._lock.release()
 
     def _call_next(self) -> None:
