@@ -39,7 +39,7 @@ from .surroundings import capture
 from .transport import PART_HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from contextlib import AbstractContextManager
 
     from .maptasks import Item
@@ -62,6 +62,9 @@ STRETCH_BYTES = 1 << 26
 # With a timeout below so many seconds each item is a task of its own: the time of one in a chunk is taken from when its
 # worker last told something, which may be a thousandth of a second before it began.
 TIMED = 0.1
+
+# On Windows nothing can be called back from a worker, so a chunk would wait behind a slow item in it.
+CALLS_BACK = sys.platform != "win32"
 
 PASS_AS = ("one", "args", "kwargs")
 ON_ERROR = ("raise", "return")
@@ -94,7 +97,7 @@ def lazy_map(
     on_error: str,
     timeout: float | None,
     progress: bool,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Check what `map` was given, freeze the function, and give the generator of results.
 
     Args:
@@ -115,7 +118,7 @@ def lazy_map(
     items = _iterate(iterables, pass_as)
     function = freeze_function(func, here=here)
     # A worker gets the large buffers of a function with each task, and a chunk has no room for them.
-    alone = here or bool(function.pieces) or options.tasks_per_worker is not None
+    alone = here or not CALLS_BACK or bool(function.pieces) or options.tasks_per_worker is not None
     call = Call(
         func=func,
         name=function_name(func),
@@ -206,7 +209,7 @@ class _LazyMap:
         self._lock = threading.Lock()
         self._held = 0  # bytes in runs
 
-    def results(self) -> Iterator[Any]:
+    def results(self) -> Generator[Any, None, None]:
         """Give the results, as a generator."""
         try:
             with self._show() as bar:

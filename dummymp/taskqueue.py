@@ -24,7 +24,7 @@ from .surroundings import capture
 from .task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
 
     from typing_extensions import ParamSpec
@@ -163,7 +163,7 @@ class TaskQueue:
         on_error: str = "raise",
         timeout: float | None = None,
         progress: bool = False,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Call a function for each item, in parallel, and give the results one by one, as they come.
 
         These two loops do the same work::

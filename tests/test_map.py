@@ -9,6 +9,7 @@ import itertools
 import logging
 import operator
 import os
+import pickle
 import random
 import signal
 import sys
@@ -24,6 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dummymp
+from dummymp.chunks import FAILED, ONE, VALUE, Chunks, read_entries
+from dummymp.page import Page
+from dummymp.transport import CUT, CUT_HEAD, PART, PART_HEAD
 
 # Many of them are small enough to travel in chunks.
 MANY = 3000
@@ -571,7 +575,7 @@ def test_leaving_early(way: str, tmp_path: Path) -> None:
         while not pids.exists() and time.monotonic() < until:
             dummymp.step(0.01)
         if way == "close":
-            results.close()  # type: ignore[attr-defined]
+            results.close()
         elif way == "exception":
             with pytest.raises(IndexError):
                 for _ in results:
@@ -878,6 +882,97 @@ def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(dummymp.MissingExtra, match=r"pip install 'dummymp\[progress\]'"):
         dummymp.map(abs, [1], progress=True)
+
+
+# --- the worker's side, without a process ---------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands where a chunk has its worker and its connection."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, bytes]] = []
+
+    def send(self, kind: int, *parts: Any) -> None:
+        self.sent.append((kind, b"".join(map(bytes, parts))))
+
+    def put_back(self, number: int, *, randomness: bool) -> None:
+        pass
+
+    def pack_value(self, value: Any, func: Any) -> tuple[int, bytes]:
+        return VALUE, pickle.dumps(value)
+
+    def pack_failure(self, error: BaseException) -> tuple[int, bytes]:
+        return FAILED, pickle.dumps(error)
+
+    def end_item(self) -> int:
+        return 0
+
+
+def run_chunk(func: Any, count: int) -> tuple[Recorder, Chunks, Page, tuple[Any, ...], list[Any]]:
+    """Run a chunk of the items 0, 1, ..., which have the numbers from 10 on; give the last part, too."""
+    recorder, page = Recorder(), Page(-1)
+    chunks = Chunks(recorder, page, recorder)  # type: ignore[arg-type]
+    arguments = pickle.dumps((ONE, list(range(count))))
+    part = chunks.run(10, lambda: functools.partial(func, chunks, page), fresh=False, seeded=False, arguments=arguments)
+    return recorder, chunks, page, *read_part(part)
+
+
+def read_part(part: bytes) -> tuple[tuple[Any, ...], list[Any]]:
+    head = PART_HEAD.unpack_from(part)
+    return head, read_entries(part[PART_HEAD.size :], head[2])
+
+
+def test_cut_in_the_middle() -> None:
+    """What a chunk has not begun is given back at once, while an item runs, and what finished is told."""
+
+    def work(chunks: Chunks, page: Page, item: int) -> int:
+        if item == 3:
+            assert chunks.running() == 13
+            chunks.cut()
+            assert chunks.running() == 13
+        return item * 10
+
+    recorder, chunks, _, head, last = run_chunk(work, 9)
+    (part, told), (cut, end) = recorder.sent
+    assert (part, cut) == (PART, CUT)
+    assert read_part(told)[1] == [0, 10, 20]
+    assert CUT_HEAD.unpack(end) == (10, 14)
+    assert head[:3] == (10, 10, 4) and last == [0, 10, 20, 30]
+    assert chunks.running() is None
+
+
+def test_the_log_is_ahead_of_a_death() -> None:
+    """While an item runs, the log holds what came of all before it, whatever it was."""
+    seen: list[Any] = []
+
+    def work(chunks: Chunks, page: Page, item: int) -> Any:
+        seen.append(read_entries(page.log()))
+        if item == 1:
+            raise ValueError
+        return item if item != 2 else [item]
+
+    _, _, page, head, last = run_chunk(work, 4)
+    assert [len(entries) for entries in seen] == [0, 1, 2, 3]
+    assert [entry if type(entry) is int else entry[0] for entry in last] == [0, FAILED, VALUE, 3]
+    assert head[3]
+    assert len(read_entries(page.log())) == 4
+    page.begun = 1
+    assert page.log() is None
+
+
+def test_no_room_in_the_log() -> None:
+    """A result too large for the log is told directly, and the rest of the chunk is given back."""
+
+    def work(chunks: Chunks, page: Page, item: int) -> str:
+        return "x" * (70_000 if item == 2 else 1)
+
+    recorder, _, _, head, last = run_chunk(work, 5)
+    assert [kind for kind, _ in recorder.sent] == [PART, PART, CUT]
+    assert read_part(recorder.sent[0][1])[1] == ["x", "x"]
+    assert read_part(recorder.sent[1][1])[1] == ["x" * 70_000]
+    assert CUT_HEAD.unpack(recorder.sent[2][1]) == (10, 13)
+    assert last == [] and head[1] == 13
 
 
 # --- the name ------------------------------------------------------------------------------------------------------
