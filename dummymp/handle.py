@@ -70,6 +70,7 @@ class WorkerHandle:
         orphan: The server that started it is gone, so nobody will tell how it ends.
         process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.
+        talks: What it sent last were more than a few short results.
         closing: Its connection is closed, and it was told to end.
         killed: The server was asked to end it.
         peak: The most memory that it ever used, in bytes; 0 until it has ended, and where nobody can tell.
@@ -107,6 +108,7 @@ class WorkerHandle:
         self.orphan = False
         self.process: Process | None = None
         self.pidfd: io.FileIO | None = None
+        self.talks = False
         self.closing = False
         self.killed = False
         self.peak = 0

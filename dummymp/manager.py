@@ -85,7 +85,15 @@ KILL_LIMIT = 10.0
 
 # Short tasks are sent ahead, so many seconds' worth to each worker. Longer: more of them may have to be called back
 # from behind a slow one; shorter: workers wait for the parent, which costs a wake-up of 50 to 300 microseconds.
-AHEAD_SECONDS = 0.002
+AHEAD_SECONDS = 0.008
+# While every worker has enough to do, results are not taken in one by one, which would cost a switch of processes each,
+# but after a nap of so many seconds at most. Longer: fewer switches; shorter: results come sooner.
+NAP = 0.004
+# Not worth it below this, nor for tasks shorter than that: they keep us busy all the time.
+NAP_LEAST = 0.0005
+NAP_FROM = 0.0001
+# A worker that sent more than so many bytes since we looked last may be waiting for us to read.
+TALKS = 8192
 # What a worker needs for a task besides the function itself.
 TASK_OVERHEAD = 1e-5
 # What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
@@ -215,8 +223,8 @@ class Manager:
 
     def _sleep(
         self, engine: ProcessEngine, until: float | None, over: Callable[[], bool] | None
-    ) -> list[Callable[[], object]]:
-        """Wait until there is something to take in, which is given, or something is due, or another thread took it."""
+    ) -> list[Callable[[], object]] | None:
+        """Wait until there is something to take in, or due, or another thread took it; give what `_look` wants."""
         me = threading.get_ident()
         try:
             with self._lock:
@@ -227,7 +235,11 @@ class Manager:
                 if self._asleep:
                     self._changed.wait(patience)
                     return []
+                nap = self._nap()
                 self._asleep = me
+            if nap and (patience is None or nap < patience):
+                self._pool.selector.nap(nap)
+                return None
             woken: list[Callable[[], object]] = self._pool.selector.wait(patience)
             return woken
         finally:
@@ -235,6 +247,21 @@ class Manager:
                 if self._asleep == me:
                     self._asleep = None
                     self._changed.notify_all()
+
+    def _nap(self) -> float:
+        """Say for how many seconds we are not needed, because every worker has more to do; 0 if we are."""
+        nap = 0.0
+        for handle in self._pool.handles.values():
+            if not handle.assigned:
+                continue
+            seconds = _expected(handle.assigned[0])
+            if seconds < NAP_FROM or handle.talks or handle.calling_back or handle.assigned[0].chunk is not None:
+                return 0.0
+            enough = (len(handle.assigned) - 1) * seconds / 2
+            nap = min(nap or NAP, enough)
+            if nap < NAP_LEAST:
+                return 0.0
+        return nap
 
     def _tell_others_if_any(self) -> None:
         if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
@@ -280,7 +307,9 @@ class Manager:
     def _readable(self, handle: WorkerHandle) -> None:
         if handle.gone:
             return
-        self._take_in(handle, handle.channel.receive())
+        messages = handle.channel.receive()
+        self._take_in(handle, messages)
+        handle.talks = sum(len(message) for _, message in messages) > TALKS
         if not handle.channel.closed:
             self._pool.flush(handle)
         elif not handle.closing:

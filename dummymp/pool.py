@@ -115,7 +115,7 @@ class Pool:
             self.selector.add(source, functools.partial(self._readable, handle))
         if not self._has_server and self._launcher.fileno() >= 0:
             self._has_server = True
-            self.selector.add(self._launcher, self._hear)
+            self.selector.add(self._launcher, self._hear, urgent=True)
         self._wake_if_pending()
         return handle
 
@@ -259,7 +259,7 @@ class Pool:
         except OSError:
             pass
         else:
-            self.selector.add(handle.pidfd, lambda: self._heard.append((handle, None)))
+            self.selector.add(handle.pidfd, lambda: self._heard.append((handle, None)), urgent=True)
 
     def retire(self, handle: WorkerHandle) -> None:
         """Let a worker that has nothing to do end in good order."""

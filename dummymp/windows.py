@@ -23,7 +23,7 @@ class PipeSelector:
         # Any thread may write a byte into it to wake the one that waits.
         self._alarm, self._bell = multiprocessing.Pipe(duplex=False)
 
-    def add(self, source: Any, callback: Callable[[], object]) -> None:
+    def add(self, source: Any, callback: Callable[[], object], *, urgent: bool = False) -> None:
         """Watch a connection for something to read."""
         self._added[id(source)] = (getattr(source, "pipe", source), callback)
 
@@ -44,6 +44,9 @@ class PipeSelector:
         if self._alarm in ready:
             self._alarm.recv_bytes()
         return [callbacks[id(source)] for source in ready if id(source) in callbacks]
+
+    def nap(self, seconds: float) -> None:
+        """Return at once: here nothing is sent ahead, so every answer is waited for."""
 
     def wait_for_fd(self, fd: int, timeout: float) -> None:
         """Return at once: process ids are known as soon as a worker is started."""
