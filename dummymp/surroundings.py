@@ -76,7 +76,11 @@ def capture(seed: int | None, threads: int | None) -> Surroundings:
     """Take what surrounds this moment. As long as nothing changes, it is the same object."""
     global _last
     last = _last
-    cwd, environ = _cwd(), _environ()
+    try:
+        cwd: str | None = os.getcwd()
+    except OSError:
+        cwd = None  # The directory is gone.
+    environ = _environ()
     if last is None or (last.cwd, last.seed, last.threads) != (cwd, seed, threads) or last.environ != environ:
         last = _last = Surroundings(cwd, dict(environ), seed, threads)
     return last

@@ -64,6 +64,7 @@ U64 = struct.Struct("<Q")
 TASK_HEAD = struct.Struct("<QQQ")  # call number, function, surroundings
 TASK_MESSAGE = struct.Struct(HEADER.format + TASK_HEAD.format[1:])
 ENDED_HEAD = struct.Struct("<Qd")  # call number, seconds
+ANSWER_MESSAGE = struct.Struct(HEADER.format + ENDED_HEAD.format[1:])
 TEXT_HEAD = struct.Struct("<QB")  # call number, stream
 PART_HEAD = struct.Struct("<QQI?")  # call number of the chunk, first item, how many, whether not all are plain
 CUT_HEAD = struct.Struct("<QQ")  # call number of the chunk, the first item that will not run
@@ -331,7 +332,17 @@ class WorkerChannel:
         """
         length = sum(map(len, parts))
         message = HEADER.pack(kind, length), *parts
-        pieces = message if length >= LARGE and self._is_socket else (b"".join(message),)
+        self._send(message if length >= LARGE and self._is_socket else (b"".join(message),))
+
+    def send_answer(self, kind: int, number: int, seconds: float, body: bytes) -> None:
+        """Send a RESULT or a FAILURE; the same as `send`, in fewer steps. Raises as `send`."""
+        if len(body) < LARGE:
+            self._send((ANSWER_MESSAGE.pack(kind, ENDED_HEAD.size + len(body), number, seconds) + body,))
+        else:
+            self.send(kind, ENDED_HEAD.pack(number, seconds), body)
+
+    def _send(self, pieces: tuple[Any, ...]) -> None:
+        """Send the pieces of one message."""
         with self._lock:
             if self._sending:
                 # A signal handler of the user prints in the middle of a print: that message goes after this one.
@@ -339,15 +350,13 @@ class WorkerChannel:
                 return
             self._sending = True
             try:
-                self._write(pieces)
+                for piece in pieces:
+                    self._send_all(piece)
                 while self._later:
-                    self._write(self._later.popleft())
+                    for piece in self._later.popleft():
+                        self._send_all(piece)
             finally:
                 self._sending = False
-
-    def _write(self, pieces: tuple[Any, ...]) -> None:
-        for piece in pieces:
-            self._send_all(piece)
 
     def close(self) -> None:
         self._connection.close()

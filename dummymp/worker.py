@@ -72,6 +72,8 @@ ORPHANS = 50
 DEEP = 2000
 # To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
 CAN_START_PROCESS = 1e-4
+# C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
+CAN_GO_UNSEEN = 1e-4
 # The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
 NO_DESCRIPTORS = 71
 
@@ -116,6 +118,8 @@ class Worker:
         self.forwarder = Forwarder(channel, name, self._number)
         self._chunks = Chunks(channel, page or Page(-1), self)
         self._around = 0  # The surroundings of the running chunk.
+        self._placed = 0  # The surroundings that this process was put into.
+        self._took = 0.0  # How long the last task ran, in seconds.
 
     def loop(self) -> None:
         """Serve until the parent says stop, or is gone."""
@@ -197,7 +201,8 @@ class Worker:
             parcel = pack(body, pieces, self._packets.send)
             self._channel.send(RESULT_WITH_BUFFERS, ENDED_HEAD.pack(number, seconds), *parcel)
         else:
-            self._channel.send(kind, ENDED_HEAD.pack(number, seconds), body)
+            self._channel.send_answer(kind, number, seconds, body)
+        self._took = seconds
         if seconds > CAN_START_PROCESS:
             self._orphans += _has_zombie()
 
@@ -208,7 +213,7 @@ class Worker:
         began = time.perf_counter()
         func: Any = None
         try:
-            self._put_back(number, surroundings)
+            self._put_back(number, surroundings, place=self._is_elsewhere(surroundings))
             if fds is None:
                 func = self._thaw(function)
                 args, kwargs = loads(arguments) if len(arguments) else ((), {})
@@ -274,7 +279,9 @@ class Worker:
         cwd, variables, seed = self._surroundings[surroundings]
         try:
             if place:
+                self._placed = 0
                 apply_surroundings(cwd, variables)
+                self._placed = surroundings
                 moves.seen = False
         except OSError as error:
             self.stderr.write(f"dummymp: task {number} runs in {_cwd()}, because {cwd} cannot be entered: {error}\n")
@@ -289,6 +296,10 @@ class Worker:
             sys.argv[:] = self._argv
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
             sys.stdout, sys.stderr = self.stdout, self.stderr
+
+    def _is_elsewhere(self, surroundings: int) -> bool:
+        """Tell whether this process may not be where a call wants it to be: the call before it was there."""
+        return surroundings != self._placed or moves.seen or not moves.watched or self._took > CAN_GO_UNSEEN
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)
