@@ -7,6 +7,7 @@ On Windows, where a selector takes sockets only, `multiprocessing.connection.wai
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import sys
 from typing import Any, Callable
@@ -21,29 +22,32 @@ class Selector:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        # What ends a nap; also in the other one.
-        self._urgent = selectors.DefaultSelector()
+        # What ends a nap; also in the other one. Unlike that, it needs no descriptor.
+        self._urgent = select.poll()
+        self._urgent_fds: set[int] = set()
         self._added: dict[int, int] = {}
         # Any thread may write a byte into it to wake the one that waits.
         self._alarm, self._bell = os.pipe()
         os.set_blocking(self._alarm, False)
         os.set_blocking(self._bell, False)
         self._selector.register(self._alarm, selectors.EVENT_READ, self._silence)
-        self._urgent.register(self._alarm, selectors.EVENT_READ)
+        self._urgent.register(self._alarm, select.POLLIN)
 
     def add(self, source: Any, callback: _Callback, *, urgent: bool = False) -> None:
         """Watch a descriptor, or anything with `fileno`, for something to read; if `urgent`, also during a nap."""
         key = self._selector.register(source, selectors.EVENT_READ, callback)
         self._added[id(source)] = key.fd
         if urgent:
-            self._urgent.register(key.fd, selectors.EVENT_READ)
+            self._urgent.register(key.fd, select.POLLIN)
+            self._urgent_fds.add(key.fd)
 
     def remove(self, source: Any) -> None:
         """Stop watching; again is fine."""
         fd = self._added.pop(id(source), None)
         if fd is not None:
             self._selector.unregister(fd)
-            if fd in self._urgent.get_map():
+            if fd in self._urgent_fds:
+                self._urgent_fds.remove(fd)
                 self._urgent.unregister(fd)
 
     def want_room(self, source: Any, wanted: bool) -> None:
@@ -62,7 +66,7 @@ class Selector:
 
     def nap(self, seconds: float) -> None:
         """Sleep until something urgent is ready, or so many seconds passed."""
-        self._urgent.select(seconds)
+        self._urgent.poll(seconds * 1000)
 
     def wait_for_fd(self, fd: int, timeout: float) -> None:
         """Sleep until this one descriptor has something to read."""
@@ -88,7 +92,6 @@ class Selector:
     def close(self) -> None:
         """Close it, and nothing that was added."""
         self._selector.close()
-        self._urgent.close()
         os.close(self._alarm)
         os.close(self._bell)
 
