@@ -344,7 +344,7 @@ def test_retries(told: Callable[..., Any], tmp_path: Path) -> None:
                  dummymp.run(attempt, "4", "raise", 9)]
         dummymp.configure(timeout=1000)
         tasks.append(dummymp.run(attempt, "3", "sleep", 2))
-        while not os.path.exists("3"):
+        while not os.path.exists("3") or not all(task.done() for task in [once, *tasks[:3]]):
             dummymp.step(0.01)
         passed += 2000
         dummymp.process_until_done()

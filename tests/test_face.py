@@ -763,7 +763,8 @@ def test_stats(tmp_path: Path) -> None:
     dummymp.run(abs, -1)
     dummymp.run(operator.truediv, 1, 0)
     dummymp.process_until_done()
-    running = dummymp.run(come_and_wait_for, str(tmp_path), "one", "go")
+    # A function that nobody has seen run: what is known as short has others sent along.
+    running = dummymp.run(lambda: come_and_wait_for(str(tmp_path), "one", "go"))
     dummymp.run(abs, -2)
     dummymp.run(abs, -3)
     drive_until_running(running)

