@@ -220,6 +220,78 @@ def run(source: str) -> tuple[str, float]:
     return done.stdout, seconds
 
 
+# What a program pays that nobody compares: whole scripts, each of which prints one number.
+ALONE = {
+    "import dummymp, beyond Python itself": (
+        """
+        import subprocess, sys, time
+        def seconds(code):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            return time.perf_counter() - began
+        print(min(seconds("import dummymp") for _ in range(15)) - min(seconds("pass") for _ in range(15)))
+        """,
+        lambda seconds: f"{seconds * 1e3:.1f} ms",
+    ),
+    "one `run` call with a small argument": (
+        """
+        import dummymp, time
+        def work(item): return None
+        dummymp.run(work, 0)
+        began = time.perf_counter()
+        for _ in range(20_000): dummymp.run(work, 0)
+        print((time.perf_counter() - began) / 20_000)
+        dummymp.reset()
+        """,
+        lambda seconds: f"{seconds * 1e6:.1f} microseconds",
+    ),
+    "memory for a queued no-op call": (
+        """
+        import dummymp, psutil
+        def work(item): return None
+        for _ in range(100): dummymp.run(work, 0)
+        before = psutil.Process().memory_info().rss
+        for _ in range(100_000): dummymp.run(work, 0)
+        print((psutil.Process().memory_info().rss - before) / 100_000)
+        dummymp.reset()
+        """,
+        lambda size: f"{size:.0f} bytes",
+    ),
+    "CPU of the parent while 2 calls sleep 3 s": (
+        """
+        import dummymp, time
+        dummymp.configure(priority="NUCLEAR", max_processes=2)
+        for _ in range(2): dummymp.run(time.sleep, 0)
+        dummymp.process_until_done()
+        for _ in range(2): dummymp.run(time.sleep, 3)
+        dummymp.step()
+        began = time.process_time()
+        dummymp.process_until_done()
+        print(time.process_time() - began)
+        """,
+        lambda seconds: f"{seconds * 1e3:.1f} ms",
+    ),
+    "1,000,000 queued calls: rate against 10,000": (
+        """
+        import dummymp, time
+        def work(item): return None
+        def rate(count):
+            dummymp.reset()
+            dummymp.configure(priority="NUCLEAR")
+            for _ in range(20): dummymp.run(work, 0)
+            dummymp.process_until_done()
+            began = time.perf_counter()
+            for _ in range(count): dummymp.run(work, 0)
+            dummymp.process_until_done()
+            return count / (time.perf_counter() - began)
+        few = sorted(rate(10_000) for _ in range(5))[2]
+        print(rate(1_000_000) / few)
+        """,
+        lambda share: f"{share:.2f}",
+    ),
+}
+
+
 def installed(system: str) -> bool:
     """Tell whether a system can be imported here."""
     import importlib.util
@@ -227,7 +299,7 @@ def installed(system: str) -> bool:
     return system in ("Pool", "ProcessPoolExecutor") or importlib.util.find_spec(system) is not None
 
 
-def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
+def measure(systems: list[str], rounds: int, *, arrays: bool) -> dict[str, dict[str, list[float]]]:
     """Give ``{row: {system: [one number a round]}}``; rounds are interleaved."""
     table: dict[str, dict[str, list[float]]] = {}
 
@@ -237,7 +309,7 @@ def measure(systems: list[str], rounds: int) -> dict[str, dict[str, list[float]]
         except Exception as error:
             print(f"{system}, {row}: {error}", file=sys.stderr)
 
-    has_numpy = installed("numpy")
+    has_numpy = arrays and installed("numpy")
     for _ in range(rounds):
         for row, (items, sleep, _unit) in WORKLOADS.items():
             for system in systems:
@@ -274,10 +346,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=list(SYSTEMS))
+    parser.add_argument("--no-arrays", action="store_true", help="leave out the rows with arrays, which take long")
+    parser.add_argument("--alone", action="store_true", help="only what a program pays that nobody compares")
     parser.add_argument("--json", action="store_true", help="print every number")
     arguments = parser.parse_args()
+    if arguments.alone:
+        print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {arguments.rounds} rounds\n")
+        print("| dummymp alone | |\n|---|---|")
+        for row, (source, text) in ALONE.items():
+            numbers = [float(run(textwrap.dedent(source))[0]) for _ in range(arguments.rounds)]
+            print(f"| {row} | {text(statistics.median(numbers))} |")
+        return
     systems = [system for system in arguments.only or SYSTEMS if installed(system)]
-    table = measure(systems, arguments.rounds)
+    table = measure(systems, arguments.rounds, arrays=not arguments.no_arrays)
     if arguments.json:
         print(json.dumps(table))
         return
