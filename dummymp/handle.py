@@ -19,6 +19,7 @@ from .transport import (
     CHUNK,
     FORGET,
     FUNCTION,
+    NO_SIGNAL,
     SETTINGS,
     STDERR,
     STDOUT,
@@ -190,7 +191,7 @@ class WorkerHandle:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""
         self.calling_back = True
         try:
-            self.control.send(CALL_BACK)
+            self.control.send(CALL_BACK, NO_SIGNAL)
         except OSError:
             pass  # It has ended; that tells the same.
 

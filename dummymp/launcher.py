@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from . import forkserver, processes
 from .page import Page
-from .transport import Channel, PipeChannel
+from .transport import NO_SIGNAL, Channel, PipeChannel
 
 __all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
 
@@ -230,7 +230,7 @@ class Launcher:
         while True:
             try:
                 # It is so short that it is sent whole or not at all.
-                self._connection.sendmsg([request], rights)
+                self._connection.sendmsg([request], rights, NO_SIGNAL)
                 return
             except (BlockingIOError, InterruptedError):
                 pass

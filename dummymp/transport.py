@@ -12,18 +12,21 @@ from __future__ import annotations
 import collections
 import itertools
 import select
+import socket
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
-__all__ = ["Channel", "PipeChannel", "WorkerChannel"]
+__all__ = ["NO_SIGNAL", "Channel", "PipeChannel", "WorkerChannel"]
 
 HEADER = struct.Struct("<BQ")
+
+# Where a script has put SIGPIPE back to its default, to write to a worker that is gone would end the script. Not macOS.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 # One read takes so much. Larger: fewer system calls when many small results wait; smaller: less memory a worker.
 READ_SIZE = 1 << 16
@@ -188,7 +191,7 @@ class Channel:
         outgoing = self.outgoing
         try:
             while outgoing:
-                count = self._connection.sendmsg(list(itertools.islice(outgoing, GATHER)))
+                count = self._connection.sendmsg(list(itertools.islice(outgoing, GATHER)), (), NO_SIGNAL)
                 while outgoing and count >= len(outgoing[0]):
                     count -= len(outgoing.popleft())
                 if count:

@@ -251,7 +251,7 @@ class Worker:
     def put_back(self, number: int, *, randomness: bool) -> None:
         """Make this process what an item of the running chunk expects, whatever the one before did to it."""
         nesting.worker_task_over()
-        self._put_back(number, self._around, randomness=randomness, place=not moves.watched or moves.seen)
+        self._put_back(number, self._around, randomness=randomness, place=moves.may_be())
 
     def end_item(self) -> int:
         """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
@@ -299,7 +299,7 @@ class Worker:
 
     def _is_elsewhere(self, surroundings: int) -> bool:
         """Tell whether this process may not be where a call wants it to be: the call before it was there."""
-        return surroundings != self._placed or moves.seen or not moves.watched or self._took > CAN_GO_UNSEEN
+        return surroundings != self._placed or moves.may_be() or self._took > CAN_GO_UNSEEN
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)

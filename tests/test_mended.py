@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 import types
+from os import chdir as leave
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,38 @@ def test_who_waits_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert wakes < 100
     (tmp_path / "go").touch()
     assert dummymp.process_until_done()
+
+
+def _leave_by_another_name() -> None:
+    leave("/")
+
+
+def _where() -> str:
+    return os.getcwd()
+
+
+def test_a_working_directory_left_by_a_name_of_its_own_is_put_right_for_the_next_task() -> None:
+    """`from os import chdir` in the script travelled as posix.chdir, and nobody noticed it."""
+    dummymp.configure(max_processes=1)
+    places = []
+    for _ in range(3):
+        dummymp.run(_leave_by_another_name)
+        places.append(dummymp.run(_where))
+    assert {place.result() for place in places} == {os.getcwd()}
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="Linux")
+def test_a_script_that_ends_by_sigpipe_lives_on_when_a_worker_is_gone(script: Script) -> None:
+    """What was sent to a worker that somebody had killed ended the script."""
+    done = script(
+        """
+        import dummymp, os, signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        dummymp.configure(max_processes=1, priority="NUCLEAR")
+        for _ in range(20):
+            os.kill(dummymp.run(os.getpid).result(), signal.SIGKILL)
+            dummymp.run(int).result()
+        print("survived")
+        """
+    )
+    assert done.stdout == "survived\n", done.stderr
