@@ -65,9 +65,9 @@ class WorkerHandle:
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
         deadline: When the running task's timeout is over, or, until it is ready, its own time to
-            start, or, when it was stopped, its time to end.
+            start, or, when it was stopped or retires, its time to end.
         stopped: Its task was killed, and it with it. It may still have, in `assigned`, what could not be called back.
-        retiring: It was told to stop.
+        retiring: It was told to stop, or leaves by itself.
         orphan: The server that started it is gone, so nobody will tell how it ends.
         process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.

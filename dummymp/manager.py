@@ -52,6 +52,7 @@ from .transport import (
     CUT_HEAD,
     ENDED_HEAD,
     FAILURE,
+    LEAVING,
     NOTE,
     PART,
     READY,
@@ -353,6 +354,8 @@ class Manager:
             self._take_returned(handle, message)
         elif kind in (PART, CUT):
             self._take_part(handle, kind, message)
+        elif kind == LEAVING:
+            self._take_leave(handle)
         elif kind == NOTE:
             text = bytes(message).decode()
             if text not in self._notes:
@@ -462,6 +465,18 @@ class Manager:
             self._queue_again(handle, tasks[1:])
         if not handle.assigned:
             self._release(handle)
+
+    def _take_leave(self, handle: WorkerHandle) -> None:
+        """Give what a worker will not begin, because it ends by itself, to others."""
+        if handle.stopped or (handle.assigned and handle.had_begun()):
+            return  # What becomes of its task is known when it is buried.
+        handle.retiring = True
+        if handle.assigned:
+            self._had_not_begun(handle)
+            self._queue_again(handle, handle.assigned)
+            handle.assigned.clear()
+            self._release(handle)
+        self._pool.leaves(handle)
 
     def _queue_again(self, handle: WorkerHandle, tasks: Iterable[Task[Any]]) -> None:
         again = [task for task in tasks if task not in handle.dropped]
@@ -586,6 +601,10 @@ class Manager:
                 if handle.stopped:
                     self._give_up(handle)
                     continue
+                if handle.retiring:
+                    handle.deadline = None
+                    self._pool.end(handle, grace=0.0)
+                    continue
                 if not handle.ready:
                     self._pool.start_too_slow(handle)
                     continue
@@ -666,8 +685,12 @@ class Manager:
                 elif handle is None or task in handle.dropped:
                     continue
                 elif handle.assigned[0] is task and not handle.stopped:
-                    count += self._stop_task(handle, TaskKilled(how), how)
-                    continue
+                    if self._stop_task(handle, TaskKilled(how), how):
+                        count += 1
+                        continue
+                    if task not in engine.waiting:
+                        continue
+                    engine.waiting.remove(task)  # The worker has just left, and had not begun it.
                 else:
                     handle.dropped.add(task)
                 self._failed(engine, task, TaskKilled(how), how)

@@ -29,6 +29,9 @@ START_TRIES = 3
 # lies on a network drive that all nodes of a cluster read from. Larger: what hangs while it starts is noticed later;
 # smaller: what is only slow would never come up.
 START_LIMIT = 60.0
+# A worker that was told to end must have within so many seconds: longer than worker.LEAVE_LIMIT, which is nearly always
+# enough. Longer: what C code holds up there is in the way for longer.
+RETIRE_LIMIT = 15.0
 # The server answers in milliseconds; it is given so many seconds.
 PID_LIMIT = 2.0
 
@@ -264,7 +267,15 @@ class Pool:
     def retire(self, handle: WorkerHandle) -> None:
         """Let a worker that has nothing to do end in good order."""
         handle.stop()
+        handle.deadline = time.monotonic() + RETIRE_LIMIT
         self.flush(handle)
+
+    def leaves(self, handle: WorkerHandle) -> None:
+        """Take note that a worker that has nothing to do ends by itself, in good order."""
+        handle.retiring = True
+        handle.deadline = time.monotonic() + RETIRE_LIMIT
+        if handle in self.idle:
+            self.idle.remove(handle)
 
     def end(self, handle: WorkerHandle, *, grace: float) -> None:
         """End a worker and all that it started: SIGTERM, and after `grace` seconds (0: at once) SIGKILL."""

@@ -60,6 +60,7 @@ RETURNED = 22  # u64 call numbers of the tasks that were called back and not beg
 RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
 PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
 CUT = 25  # CUT_HEAD: these items of a chunk will not run here
+LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 

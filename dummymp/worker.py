@@ -38,6 +38,7 @@ from .transport import (
     FAILURE,
     FORGET,
     FUNCTION,
+    LEAVING,
     NOTE,
     READY,
     RESULT,
@@ -74,6 +75,9 @@ DEEP = 2000
 CAN_START_PROCESS = 1e-4
 # C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
 CAN_GO_UNSEEN = 1e-4
+# What tasks registered with `atexit` may take so many seconds when a worker ends. Longer: it can finish more; shorter:
+# what hangs there holds memory for less time.
+LEAVE_LIMIT = 10.0
 # The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
 NO_DESCRIPTORS = 71
 
@@ -134,9 +138,13 @@ class Worker:
                 else:
                     self._take(kind, message)
                 if self._orphans >= ORPHANS:
-                    return  # What was sent ahead goes to another worker.
+                    break
         except (EOFError, OSError):
-            return
+            pass
+        try:
+            self._channel.send(LEAVING)  # What was sent ahead goes to another worker.
+        except OSError:
+            pass  # The parent has closed the connection, or is gone.
 
     def waiting_since(self) -> float | None:
         """Tell since when there is nothing to do, by `time.monotonic`; None if there is."""
@@ -496,11 +504,22 @@ def _serve(worker: Worker) -> None:
 def _leave(worker: Worker, code: int) -> None:
     """End this process as a script ends: what tasks registered with `atexit` is called."""
     try:
+        limit = threading.Timer(LEAVE_LIMIT, _leave_now, (code,))
+        limit.daemon = True
+        limit.start()
         atexit._run_exitfuncs()
         worker.stdout.flush()
         worker.stderr.flush()
     except BaseException:
         pass
+    finally:
+        os._exit(code)
+
+
+def _leave_now(code: int) -> None:
+    text = f"dummymp: a worker was ended: what a task registered with atexit went on for {LEAVE_LIMIT:g} s\n"
+    try:
+        os.write(STDERR, text.encode())
     finally:
         os._exit(code)
 

@@ -297,3 +297,26 @@ def test_a_script_that_ends_by_sigpipe_lives_on_when_a_worker_is_gone(script: Sc
         """
     )
     assert done.stdout == "survived\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="not on Windows")
+def test_a_worker_that_leaves_by_itself_holds_no_tasks_while_its_exit_functions_run(script: Script) -> None:
+    """What had been sent ahead to it waited until the last of them had ended, which may be never."""
+    done = script(
+        """
+        import dummymp, os, time
+        dummymp.configure(max_processes=1, priority="NUCLEAR")
+        def stay():
+            import atexit
+            atexit.register(time.sleep, 1000)
+        def leave_a_zombie():
+            os.posix_spawn("/bin/sh", ["sh", "-c", ":"], {})
+            time.sleep(0.002)
+        dummymp.run(stay)
+        for _ in range(120):
+            dummymp.run(leave_a_zombie)
+        dummymp.process_until_done()
+        print(dummymp.get_stats()["done"])
+        """
+    )
+    assert done.stdout == "121\n", done.stderr
