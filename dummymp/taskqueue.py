@@ -103,20 +103,31 @@ class TaskQueue:
             raise TypeError(_not_callable(func))
         options = self._options
         surroundings = capture(options.seed, options.threads_per_task)
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                engine = self._engine or self._start_engine()
+        # For now with the number that it will most likely have.
+        task: Task[T] = Task(
+            self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
+        )
+        here = isinstance(engine, InlineEngine)
+        # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
+        if options.copy_args:
+            task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+        else:
+            task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
         with self._lock:
-            engine = self._engine or self._start_engine()
-            task: Task[T] = Task(
-                self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
-            )
-            here = isinstance(engine, InlineEngine)
-            if options.copy_args:
-                task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+            if engine is self._engine:
+                task.index = len(self._tasks)
+                if self._handed_over == task.index:
+                    engine.expect()
+                self._known_waiting = False
+                self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
             else:
-                task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
-            if self._handed_over == len(self._tasks):
-                engine.expect()
-            self._known_waiting = False
-            self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
+                engine = None
+        if engine is None:
+            return self.run(func, *args, **kwargs)  # Another thread called reset() just now.
         if engine.driven:
             self._hand_over()
         return task

@@ -320,3 +320,35 @@ def test_a_worker_that_leaves_by_itself_holds_no_tasks_while_its_exit_functions_
         """
     )
     assert done.stdout == "121\n", done.stderr
+
+
+class _Guarded:
+    """Its pickle needs a lock that another thread holds while that calls run()."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.wanted.set()
+        with self.lock:
+            return int, ()
+
+
+def test_a_lock_of_the_users_may_be_held_while_run_is_called() -> None:
+    """A call was frozen under the queue's own lock, so two threads could wait for each other."""
+    guarded = _Guarded()
+
+    def other() -> None:
+        with guarded.lock:
+            ready.set()
+            guarded.wanted.wait()
+            dummymp.run(int, "5")
+
+    ready = threading.Event()
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    ready.wait()
+    task = dummymp.run(abs, guarded)  # type: ignore[arg-type]
+    thread.join()
+    assert (task.index, dummymp.results()) == (1, [5, 0])
