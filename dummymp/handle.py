@@ -88,7 +88,7 @@ class WorkerHandle:
         self.name = f"Worker-{number}"
         self.method = method
         self.threads = threads
-        self.nice = nice
+        self.nice: int | None = nice  # None: neither the one nor the other
         self.channel: Channel = started.channel
         self.control = started.control
         self._packets = Packets(started.control)

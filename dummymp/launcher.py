@@ -244,11 +244,11 @@ class Launcher:
 
     def _wait(self, seconds: float, *, to_send: bool = False) -> None:
         """Sleep until the server has said something, or (`to_send`) takes more, or the time is over."""
-        import selectors
+        import select
 
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if to_send else 0))
-            selector.select(max(0.0, seconds))
+        poll = select.poll()  # It needs no descriptor, of which there may be none left.
+        poll.register(self._connection, select.POLLIN | (select.POLLOUT if to_send else 0))
+        poll.poll(max(0.0, seconds) * 1000)
 
     def close(self) -> None:
         """End the server and all that is below it; at most `QUIT_LIMIT` seconds."""

@@ -91,10 +91,11 @@ class Pool:
         """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
         if handle.nice == nice:
             return True
-        if handle.pid is None or not niceness.change(handle.pid, nice):
+        if handle.pid is None:
             return False
-        handle.nice = nice
-        return True
+        # It may change in part only, and then fits nobody.
+        handle.nice = nice if niceness.change(handle.pid, nice) else None
+        return handle.nice is not None
 
     def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
         self._numbers += 1

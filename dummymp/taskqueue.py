@@ -347,7 +347,8 @@ class TaskQueue:
             return None
         first = task.started_at is None
         self._begun += first
-        task.started_at = time.time()
+        if not task._counted:  # Otherwise we have heard of it.
+            task.started_at = time.time()
         self._count_running(task, True)
         return self._callback("on_start", self._options.on_start) if first else None
 
