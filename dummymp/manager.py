@@ -39,7 +39,7 @@ from .budget import Budget, kept_free
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle, load_parcel
-from .interrupts import held, ignore_from_now_on, let_in
+from .interrupts import held, ignore_from_now_on, let_in, own_code
 from .log import WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
@@ -220,12 +220,24 @@ class Manager:
                 with held, self._lock:
                     engine.driven -= 1
                     self._drivers -= 1
+                    self._leave_to_others()
 
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""
         with held, self._lock:
             self._look()
-        self._outbox.deliver()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Tell of what was taken in; what is left of it, because something was raised, others who drive tell."""
+        try:
+            self._outbox.deliver()
+        finally:
+            self._leave_to_others()
+
+    def _leave_to_others(self) -> None:
+        if self._outbox:
+            self._tell_others()
 
     def _sleep(
         self, engine: ProcessEngine, until: float | None, over: Callable[[], bool] | None
@@ -724,7 +736,7 @@ class Manager:
                     handle.dropped.add(task)
                 self._failed(engine, task, TaskKilled(how), how)
                 count += 1
-        self._outbox.deliver()
+        self._deliver()
         return count
 
     def kill_all(self, engine: ProcessEngine, waiting: bool, why: str) -> None:
@@ -742,12 +754,13 @@ class Manager:
                         dropped += [task for task in handle.assigned if task not in handle.dropped]
                         handle.dropped.update(handle.assigned)
                 for task in dropped:
-                    text = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
+                    when = "before its next attempt" if task.attempts else "before it began"
+                    text = f"task {task.index}, {task.name}(...), was dropped {when}, because {why}."
                     self._outbox.post(engine.end, task, None, TaskKilled(text), "")
                 if dropped:
                     text = f"{len(dropped)} waiting tasks were dropped, because {why}."
                     self._outbox.post(_log, WARNING, text)
-        self._outbox.deliver()
+        self._deliver()
 
     def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
         for handle in self._pool.handles.values():
@@ -988,7 +1001,13 @@ def _load_all(bodies: list[Any], load: Callable[[Any], Any]) -> list[Any]:
 
 
 def _log(level: int, text: str) -> After:
-    return functools.partial(logger().log, level, "%s", text)
+    return functools.partial(_log_now, level, text)
+
+
+def _log_now(level: int, text: str) -> None:
+    receiver = logger()
+    own_code.reached = True
+    receiver.log(level, "%s", text)
 
 
 _manager: Manager | None = None

@@ -416,8 +416,7 @@ class TaskQueue:
         return functools.partial(_call_back, name, callback, *self._counts())
 
     def _raise_stop(self) -> None:
-        with self._lock:
-            task, self._stop = self._stop, None
+        task = self._stop
         if task is not None:
             with deferrable:
                 self._hand_over()

@@ -55,6 +55,7 @@ RESULT = 17  # u64 call number, f64 seconds, pickle
 FAILURE = 18  # u64 call number, f64 seconds, pickle of a dict
 TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
 RECORD = 20  # u64 call number, pickle of a log record's dict
+EXTRAS = "dummymp extras"  # its fields that are not plain, each in a pickle of its own
 NOTE = 21  # UTF-8 text, to be said once in a program
 RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
 RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
