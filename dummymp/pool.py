@@ -68,6 +68,7 @@ class Pool:
 
     def prepare(self) -> None:
         """Get ready to start workers; if that fails, the first worker says so."""
+        self._notice_loss()
         try:
             self._launcher.prepare()
         except OSError:
@@ -98,6 +99,7 @@ class Pool:
         return handle.nice is not None
 
     def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
+        self._notice_loss()
         self._numbers += 1
         for tries_left in reversed(range(START_TRIES)):
             try:
@@ -227,6 +229,12 @@ class Pool:
         if self._has_server and self._launcher.fileno() < 0:
             found += self._lose_server()
         return found
+
+    def _notice_loss(self) -> None:
+        """See that a server that was found stuck, and ended, is known as lost before there is another."""
+        if self._has_server and self._launcher.fileno() < 0:
+            self._hear()
+            self.selector.wake()
 
     def _lose_server(self) -> list[tuple[WorkerHandle, int | None]]:
         """Go on without the server. Its workers live on; of those that it may not have started the connections tell.

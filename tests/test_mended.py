@@ -17,7 +17,9 @@ import pytest
 from conftest import TIMEOUT, Script
 
 import dummymp
+from dummymp import niceness
 from dummymp.manager import the_manager
+from dummymp.pool import Pool
 from dummymp.waiting import Selector
 
 
@@ -352,3 +354,154 @@ def test_a_lock_of_the_users_may_be_held_while_run_is_called() -> None:
     task = dummymp.run(abs, guarded)  # type: ignore[arg-type]
     thread.join()
     assert (task.index, dummymp.results()) == (1, [5, 0])
+
+
+class _Rebuilt(Exception):
+    """Calls a function of the test while it is rebuilt in the parent."""
+
+    hook: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self.args
+
+
+def _rebuild(*args: Any) -> _Rebuilt:
+    if _Rebuilt.hook is not None:
+        _Rebuilt.hook()
+    return _Rebuilt(*args)
+
+
+def _raise_it() -> None:
+    raise _Rebuilt("here")
+
+
+def test_other_threads_may_queue_while_an_exception_is_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was rebuilt under the manager's lock: one that waits for another thread waited for ever."""
+
+    def hook() -> None:
+        thread = threading.Thread(target=dummymp.run, args=(int,), daemon=True)
+        thread.start()
+        thread.join()
+
+    queue = dummymp.TaskQueue()
+    task = queue.run(_raise_it)
+    monkeypatch.setattr(_Rebuilt, "hook", staticmethod(hook))
+    assert isinstance(task.exception(), _Rebuilt)
+    queue.reset()
+
+
+def _fail_later() -> None:
+    time.sleep(0.1)
+    raise ValueError
+
+
+def test_a_task_that_failed_tells_when_it_started() -> None:
+    """It told the moment of its failure."""
+    task = dummymp.run(_fail_later)
+    task.exception()
+    assert task.started_at is not None
+    assert task.ended_at is not None
+    assert task.seconds is not None
+    assert task.ended_at - task.started_at >= 0.9 * task.seconds
+
+
+class _Waits:
+    """Waits, while it is frozen, for another thread that uses the queue."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        thread = threading.Thread(target=dummymp.run, args=(int,), daemon=True)
+        thread.start()
+        thread.join()
+        return int, ()
+
+
+def test_other_threads_may_queue_while_a_call_is_frozen_that_starts() -> None:
+    """With copy_args=False it was frozen under the manager's lock."""
+    queue = dummymp.TaskQueue(copy_args=False)
+    assert queue.run(abs, _Waits()).result() == 0  # type: ignore[arg-type]
+    queue.reset()
+
+
+def test_a_log_record_whose_extra_cannot_be_rebuilt_here(script: Script) -> None:
+    """It ended process_until_done() with a ModuleNotFoundError."""
+    done = script(
+        """
+        import dummymp, logging, os
+        logging.basicConfig(format="%(message)s %(extra)s")
+        def task():
+            import sys, logging
+            os.makedirs("only_here")
+            with open("only_here/other.py", "w") as file:
+                file.write("class Thing: pass")
+            sys.path.insert(0, "only_here")
+            import other
+            logging.warning("hello", extra={"extra": other.Thing()})
+            return 5
+        dummymp.configure(log_prefix="")
+        print(dummymp.run(task).result())
+        """
+    )
+    assert done.stdout == "5\n", done.stderr
+    assert done.stderr.startswith("hello (extra cannot be rebuilt here: ModuleNotFoundError")
+
+
+class _Fluent:
+    """Has every attribute, and each is such an object again."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Fluent()
+
+    def __call__(self) -> int:
+        return 7
+
+
+def test_an_object_with_every_attribute_can_be_called() -> None:
+    """What is no functools.partial was taken for one because of its `func`, for ever."""
+    assert dummymp.run(_Fluent()).result() == 7
+
+
+def test_memory_that_comes_back_is_noticed_also_with_a_preset_that_does_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With min_free_memory configured over such a preset nobody looked again."""
+    manager = the_manager()
+    readings = iter([0.1])
+    monkeypatch.setattr(manager._budget, "_memory", lambda: types.SimpleNamespace(free=next(readings, 0.9)))
+    preset = dummymp.Preset("never looks", threshold=None, at_least=0, min_free_memory=0)
+    dummymp.configure(priority=preset, min_free_memory=0.5)
+    assert dummymp.run(int).result() == 0
+
+
+def test_a_worker_whose_niceness_changed_in_part_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process was nicer by then, but it was taken for what it had been."""
+    monkeypatch.setattr(niceness, "change", lambda pid, nice: False)
+    handle = types.SimpleNamespace(nice=0, pid=os.getpid())
+    for nice in (15, 0):
+        assert not Pool._renice(None, handle, nice)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")
+def test_ctrl_c_reaches_a_copy_that_another_thread_forked(script: Script) -> None:
+    """What the main thread held back at that moment was held back in the copy for ever."""
+    done = script(
+        """
+        import os, signal, threading
+        from dummymp.interrupts import held
+        def fork():
+            pid = os.fork()
+            if not pid:
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                    os._exit(1)
+                except KeyboardInterrupt:
+                    os._exit(0)
+            print(os.waitpid(pid, 0)[1])
+        with held:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        """
+    )
+    assert done.stdout == "0\n", done.stderr
