@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .policy import Preset
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "kept_free"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,6 @@ class Budget:
         """Say how many tasks may run now under these options, while `running` do."""
         preset = options.priority
         reading = NOTHING_YET if preset.threshold is None else self._read(preset, running)
-        kept = preset.min_free_memory if options.min_free_memory is None else options.min_free_memory
         decision = decide(
             preset,
             usable=self._usable(),
@@ -64,7 +63,7 @@ class Budget:
             beside_peers=reading.beside_peers,
             running=running,
             max_processes=options.max_processes,
-            free_memory=self._memory().free if kept else None,
+            free_memory=self._memory().free if kept_free(options) else None,
             min_free_memory=options.min_free_memory,
         )
         self._growing = decision.growing
@@ -100,6 +99,11 @@ class Budget:
             self._reading = reading
             self._read_at = time.monotonic()
         return reading
+
+
+def kept_free(options: Options) -> float:
+    """Give the share of the memory that is to stay free."""
+    return options.priority.min_free_memory if options.min_free_memory is None else options.min_free_memory
 
 
 class _Recent(Generic[T]):

@@ -23,6 +23,8 @@ _PACKET = struct.Struct("<cQI")  # _MARK, number, count of descriptors
 _MARK = b"D"
 # Room for the descriptors of one packet (buffers.MAX_FILES); a read never gives those of two.
 _ROOM = 64 * array.array("i").itemsize
+# Without waiting, and without SIGPIPE, which ends a script that has put it back to its default. Not macOS.
+_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Packets:
@@ -47,7 +49,7 @@ class Packets:
         self._sent += 1
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
-            self._control.sendmsg([_PACKET.pack(_MARK, self._sent, len(fds))], rights, socket.MSG_DONTWAIT)
+            self._control.sendmsg([_PACKET.pack(_MARK, self._sent, len(fds))], rights, _FLAGS)
         except OSError:
             return 0  # No room, too many on their way (ETOOMANYREFS), or the other end is gone.
         return self._sent

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import types
 from typing import Any, Callable
@@ -149,11 +150,10 @@ def headline(error: BaseException) -> str:
 
 def function_name(func: Any) -> str:
     """Give the name of anything that can be called, as its author would say it."""
+    while isinstance(func, (functools.partial, functools.partialmethod)) and not hasattr(func, "__name__"):
+        func = func.func
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)
-    if isinstance(name, str):
-        return name.replace("<locals>.", "")
-    inner = getattr(func, "func", None)  # functools.partial
-    return function_name(inner) if callable(inner) else type(func).__qualname__
+    return name.replace("<locals>.", "") if isinstance(name, str) else type(func).__qualname__
 
 
 def type_name(value: Any) -> str:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from .errors import NotPicklable, TaskFailed, TaskTimeout, WorkerDied, WorkerTraceback
 from .memory import memory
@@ -24,22 +25,30 @@ _SCARCE = 0.05
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 
-def unpack_failure(task: Task[Any], body: Any) -> tuple[BaseException, str]:
-    """Rebuild the exception of a task, itself or what stands in for it, and say what the log says."""
+def unpack_failure(task: Task[Any], body: Any) -> tuple[Callable[[], BaseException], str]:
+    """Give what rebuilds the exception of a task, itself or what stands in for it, and what the log says.
+
+    To rebuild it may run code of the user; it raises nothing but KeyboardInterrupt.
+    """
     pickled, text, trace, about_task = loads(body)
     if about_task:
         text = text.partition(": ")[2].replace("{task}", f"{task.describe()},")
-        return NotPicklable(text), text
-    error: BaseException | None = None
+        return functools.partial(NotPicklable, text), text
+    return functools.partial(_rebuild, pickled, text, trace), f"{task.describe()}, failed: {text}\n{trace}"
+
+
+def _rebuild(pickled: bytes | None, text: str, trace: str) -> BaseException:
+    error: object = None
     if pickled is not None:
         try:
             error = loads(pickled)
+        except KeyboardInterrupt:
+            raise
         except BaseException:
             pass  # Its class cannot be found or built here: the stand-in has its text.
-    if error is None:
-        error = TaskFailed(text)
-    error.__cause__ = WorkerTraceback(trace)
-    return error, f"{task.describe()}, failed: {text}\n{trace}"
+    rebuilt = error if isinstance(error, BaseException) else TaskFailed(text)
+    rebuilt.__cause__ = WorkerTraceback(trace)
+    return rebuilt
 
 
 def timed_out(task: Task[Any]) -> TaskTimeout:

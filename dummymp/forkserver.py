@@ -15,6 +15,7 @@ tracker, and belongs to this package alone.
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import selectors
@@ -43,6 +44,8 @@ FAILED = 3  # value: errno of the fork
 
 # Connection, control, stdout, stderr, page.
 FDS_PER_WORKER = 5
+# Of so many workers that have ended it is known which they were: what they left behind may still have to be ended.
+REMEMBERED = 1000
 # Where a fresh interpreter finds them.
 _FIRST_FD = 10
 
@@ -122,7 +125,8 @@ class _Server:
         self._connection = connection
         self._data = b""
         self._fds: list[int] = []
-        self._pids: dict[int, int] = {}  # Worker number -> pid, also of some that have ended.
+        self._pids: dict[int, int] = {}  # Worker number -> pid, also of the last that have ended.
+        self._ended: collections.deque[int] = collections.deque()  # The numbers of these.
         self._numbers: dict[int, int] = {}  # pid -> worker number, of those alive.
         self._kills: list[tuple[float, dict[int, processes.Process], int]] = []
         self._quit_at: float | None = None
@@ -283,8 +287,9 @@ class _Server:
                 # getrusage(2): Linux counts in kilobytes, macOS in bytes.
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reply(ENDED, number, _exit_code(status), used.ru_maxrss * unit)
-                while len(self._pids) > 1000 + len(self._numbers):
-                    self._pids.pop(next(iter(self._pids)))
+                self._ended.append(number)
+                if len(self._ended) > REMEMBERED:
+                    del self._pids[self._ended.popleft()]
 
     def _kill(self, number: int, grace: int) -> None:
         pid = self._pids.get(number)

@@ -11,7 +11,7 @@ import threading
 from typing import Any, Callable
 
 from .pickling import ATOMS, dumps, loads
-from .transport import RECORD, STDOUT, TEXT, TEXT_HEAD, U64, WorkerChannel
+from .transport import EXTRAS, RECORD, STDOUT, TEXT, TEXT_HEAD, U64, WorkerChannel
 
 __all__ = ["Forwarder", "LineWriter"]
 
@@ -138,18 +138,25 @@ class Forwarder(logging.handlers.QueueHandler):
         fields["processName"] = self._worker
         fields["stack_info"] = None  # Like the traceback, it is part of the text by now; Python before 3.12 leaves it.
         # What is not plain is an `extra`; one that cannot travel, or would not arrive, goes as text.
-        fine = {key: value if type(value) in ATOMS or _travels(value) else repr(value) for key, value in fields.items()}
-        data = dumps(fine)
-        self._channel.send(RECORD, U64.pack(self._task()), data)
+        extras = {key: value for key, value in fields.items() if type(value) not in ATOMS}
+        if extras:
+            pickles = {key: _pickle(value) for key, value in extras.items()}
+            fields.update((key, repr(value)) for key, value in extras.items() if pickles[key] is None)
+            # Each by itself: what cannot be rebuilt in the parent must not take the rest along.
+            fields[EXTRAS] = {key: pickle for key, pickle in pickles.items() if pickle is not None}
+            for key in fields[EXTRAS]:
+                del fields[key]
+        self._channel.send(RECORD, U64.pack(self._task()), dumps(fields))
 
     def leave_channel(self) -> None:
         """Write to stderr from now on: see `LineWriter.leave_channel`."""
         self._channel = None
 
 
-def _travels(value: Any) -> bool:
+def _pickle(value: Any) -> bytes | None:
     try:
-        loads(dumps(value))
+        data = dumps(value)
+        loads(data)
     except Exception:
-        return False
-    return True
+        return None
+    return data

@@ -19,6 +19,7 @@ from .transport import (
     CHUNK,
     FORGET,
     FUNCTION,
+    NO_SIGNAL,
     SETTINGS,
     STDERR,
     STDOUT,
@@ -64,9 +65,9 @@ class WorkerHandle:
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
         deadline: When the running task's timeout is over, or, until it is ready, its own time to
-            start, or, when it was stopped, its time to end.
+            start, or, when it was stopped or retires, its time to end.
         stopped: Its task was killed, and it with it. It may still have, in `assigned`, what could not be called back.
-        retiring: It was told to stop.
+        retiring: It was told to stop, or leaves by itself.
         orphan: The server that started it is gone, so nobody will tell how it ends.
         process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.
@@ -87,7 +88,7 @@ class WorkerHandle:
         self.name = f"Worker-{number}"
         self.method = method
         self.threads = threads
-        self.nice = nice
+        self.nice: int | None = nice  # None: neither the one nor the other
         self.channel: Channel = started.channel
         self.control = started.control
         self._packets = Packets(started.control)
@@ -190,7 +191,7 @@ class WorkerHandle:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""
         self.calling_back = True
         try:
-            self.control.send(CALL_BACK)
+            self.control.send(CALL_BACK, NO_SIGNAL)
         except OSError:
             pass  # It has ended; that tells the same.
 

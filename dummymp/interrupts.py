@@ -67,6 +67,14 @@ class _Deferrable:
                 self.holding -= 1
             self.let_through()
 
+    def start_over(self) -> None:
+        """Forget the blocks that this thread is in."""
+        self.depth = self.holding = 0
+        self.ajar = False
+        self._pending = None
+        if self._previous is not None and getsignal(signal.SIGINT) == self._handle:
+            set_handler(signal.SIGINT, self._previous)
+
     def _handle(self, number: int, frame: Any) -> None:
         if self.holding > self.ajar:
             self._pending = frame
@@ -92,8 +100,11 @@ class _Held:
 
     def __exit__(self, *exc: object) -> None:
         if threading.get_ident() == _main_thread:
-            deferrable.holding -= 1
-            deferrable.__exit__()
+            # Ctrl-C comes through at the end, when all is as it was before.
+            try:
+                deferrable.__exit__()
+            finally:
+                deferrable.holding -= 1
             deferrable.let_through()
 
 
@@ -136,8 +147,18 @@ def _find_main_thread() -> None:
 
 
 _find_main_thread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_find_main_thread)
 deferrable = _Deferrable()
 held = _Held()
 own_code = _OwnCode()
+
+
+def _start_over_after_fork() -> None:
+    """Let go of the blocks of the main thread, if it was another thread that forked: they end in no copy."""
+    forked_in_main = threading.get_ident() == _main_thread
+    _find_main_thread()
+    if not forked_in_main:
+        deferrable.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)

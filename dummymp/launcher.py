@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from . import forkserver, processes
 from .page import Page
-from .transport import Channel, PipeChannel
+from .transport import NO_SIGNAL, Channel, PipeChannel
 
 __all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
 
@@ -230,7 +230,7 @@ class Launcher:
         while True:
             try:
                 # It is so short that it is sent whole or not at all.
-                self._connection.sendmsg([request], rights)
+                self._connection.sendmsg([request], rights, NO_SIGNAL)
                 return
             except (BlockingIOError, InterruptedError):
                 pass
@@ -244,11 +244,11 @@ class Launcher:
 
     def _wait(self, seconds: float, *, to_send: bool = False) -> None:
         """Sleep until the server has said something, or (`to_send`) takes more, or the time is over."""
-        import selectors
+        import select
 
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if to_send else 0))
-            selector.select(max(0.0, seconds))
+        poll = select.poll()  # It needs no descriptor, of which there may be none left.
+        poll.register(self._connection, select.POLLIN | (select.POLLOUT if to_send else 0))
+        poll.poll(max(0.0, seconds) * 1000)
 
     def close(self) -> None:
         """End the server and all that is below it; at most `QUIT_LIMIT` seconds."""

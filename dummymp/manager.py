@@ -35,11 +35,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
-from .budget import Budget
+from .budget import Budget, kept_free
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle, load_parcel
-from .interrupts import held, ignore_from_now_on, let_in
+from .interrupts import held, ignore_from_now_on, let_in, own_code
 from .log import WARNING, logger
 from .outbox import Outbox
 from .output import Screen, handle_record
@@ -52,6 +52,7 @@ from .transport import (
     CUT_HEAD,
     ENDED_HEAD,
     FAILURE,
+    LEAVING,
     NOTE,
     PART,
     READY,
@@ -129,6 +130,8 @@ class Manager:
         # Code of the user has run, or tasks were queued, since we looked last what there is to do.
         self._stale = False
         self._running = 0
+        # Calls that were queued with copy_args=False and may start, and their engines.
+        self._to_freeze: list[tuple[ProcessEngine, Task[Any]]] = []
         # Queues that were dropped in a moment in which nothing could be done about it.
         self._to_forget: list[ProcessEngine] = []
         atexit.register(self.close)
@@ -195,6 +198,9 @@ class Manager:
                 with held, self._lock:
                     self._look(woken)
                     self._feed()
+                while self._freeze_live():
+                    with held, self._lock:
+                        self._feed()
                 self._forget_dropped()
                 if self._outbox.deliver():
                     self._stale = True
@@ -214,12 +220,24 @@ class Manager:
                 with held, self._lock:
                     engine.driven -= 1
                     self._drivers -= 1
+                    self._leave_to_others()
 
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""
         with held, self._lock:
             self._look()
-        self._outbox.deliver()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Tell of what was taken in; what is left of it, because something was raised, others who drive tell."""
+        try:
+            self._outbox.deliver()
+        finally:
+            self._leave_to_others()
+
+    def _leave_to_others(self) -> None:
+        if self._outbox:
+            self._tell_others()
 
     def _sleep(
         self, engine: ProcessEngine, until: float | None, over: Callable[[], bool] | None
@@ -285,8 +303,9 @@ class Manager:
         now = time.monotonic()
         for engine in self.engines:
             if engine.driven and engine.waiting:
-                preset = engine.options().priority
-                if preset.threshold is not None or preset.min_free_memory:
+                options = engine.options()
+                preset = options.priority
+                if preset.threshold is not None or kept_free(options):
                     times.append(now + self._budget.window(preset))
         return max(0.0, min(times) - now) if times else None
 
@@ -353,6 +372,8 @@ class Manager:
             self._take_returned(handle, message)
         elif kind in (PART, CUT):
             self._take_part(handle, kind, message)
+        elif kind == LEAVING:
+            self._take_leave(handle)
         elif kind == NOTE:
             text = bytes(message).decode()
             if text not in self._notes:
@@ -408,9 +429,23 @@ class Manager:
         task = self._ended(handle, message)
         if task is not None:
             self._outbox.post(engine.began, task)
-            self._failed(engine, task, *unpack_failure(task, memoryview(message)[ENDED_HEAD.size :]))
+            rebuild, how = unpack_failure(task, memoryview(message)[ENDED_HEAD.size :])
+            if not self._again(engine, task, how):
+                self._halt(engine)
+                self._outbox.post(self._end_failed, engine, task, rebuild, how)
         if handle.answered > answered:
             self._next(handle)
+
+    def _end_failed(
+        self, engine: ProcessEngine, task: Task[Any], rebuild: Callable[[], BaseException], how: str
+    ) -> After | None:
+        """Rebuild what a task raised, as `_rebuild` does what others returned, and end it."""
+        try:
+            error = let_in(rebuild)
+        except KeyboardInterrupt:
+            self._outbox.put_back(self._end_failed, engine, task, rebuild, how)
+            raise
+        return engine.end(task, None, error, how)
 
     def _take_part(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         """Take in what came of some items of a chunk, or that the rest of it will not run there."""
@@ -463,6 +498,18 @@ class Manager:
         if not handle.assigned:
             self._release(handle)
 
+    def _take_leave(self, handle: WorkerHandle) -> None:
+        """Give what a worker will not begin, because it ends by itself, to others."""
+        if handle.stopped or (handle.assigned and handle.had_begun()):
+            return  # What becomes of its task is known when it is buried.
+        handle.retiring = True
+        if handle.assigned:
+            self._had_not_begun(handle)
+            self._queue_again(handle, handle.assigned)
+            handle.assigned.clear()
+            self._release(handle)
+        self._pool.leaves(handle)
+
     def _queue_again(self, handle: WorkerHandle, tasks: Iterable[Task[Any]]) -> None:
         again = [task for task in tasks if task not in handle.dropped]
         handle.engine.waiting.extendleft(reversed(again))
@@ -510,14 +557,23 @@ class Manager:
 
     def _failed(self, engine: ProcessEngine, task: Task[Any], error: BaseException, how: str) -> None:
         """Note the failure of an attempt: the task waits for its next one, or has ended."""
-        if task.attempts <= task.retries and not isinstance(error, TaskKilled):
-            again = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
-            self._outbox.post(_log, WARNING, again)
-            self._outbox.post(engine.requeued, task)
-            engine.waiting.append(task)
-        else:
-            engine.halted = engine.halted or engine.options().on_error == "stop"
+        if isinstance(error, TaskKilled) or not self._again(engine, task, how):
+            self._halt(engine)
             self._outbox.post(engine.end, task, None, error, how)
+
+    def _again(self, engine: ProcessEngine, task: Task[Any], how: str) -> bool:
+        """Let a task that has failed wait for its next attempt, if it has one."""
+        if task.attempts > task.retries:
+            return False
+        text = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
+        self._outbox.post(_log, WARNING, text)
+        self._outbox.post(engine.requeued, task)
+        engine.waiting.append(task)
+        return True
+
+    def _halt(self, engine: ProcessEngine) -> None:
+        """Start nothing more of a queue that is to stop, because a task has failed."""
+        engine.halted = engine.halted or engine.options().on_error == "stop"
 
     def _count_running(self, engine: ProcessEngine, difference: int) -> None:
         self._running += difference
@@ -585,6 +641,10 @@ class Manager:
             if handle.deadline is not None and handle.deadline <= now:
                 if handle.stopped:
                     self._give_up(handle)
+                    continue
+                if handle.retiring:
+                    handle.deadline = None
+                    self._pool.end(handle, grace=0.0)
                     continue
                 if not handle.ready:
                     self._pool.start_too_slow(handle)
@@ -666,13 +726,17 @@ class Manager:
                 elif handle is None or task in handle.dropped:
                     continue
                 elif handle.assigned[0] is task and not handle.stopped:
-                    count += self._stop_task(handle, TaskKilled(how), how)
-                    continue
+                    if self._stop_task(handle, TaskKilled(how), how):
+                        count += 1
+                        continue
+                    if task not in engine.waiting:
+                        continue
+                    engine.waiting.remove(task)  # The worker has just left, and had not begun it.
                 else:
                     handle.dropped.add(task)
                 self._failed(engine, task, TaskKilled(how), how)
                 count += 1
-        self._outbox.deliver()
+        self._deliver()
         return count
 
     def kill_all(self, engine: ProcessEngine, waiting: bool, why: str) -> None:
@@ -690,12 +754,13 @@ class Manager:
                         dropped += [task for task in handle.assigned if task not in handle.dropped]
                         handle.dropped.update(handle.assigned)
                 for task in dropped:
-                    text = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."
+                    when = "before its next attempt" if task.attempts else "before it began"
+                    text = f"task {task.index}, {task.name}(...), was dropped {when}, because {why}."
                     self._outbox.post(engine.end, task, None, TaskKilled(text), "")
                 if dropped:
                     text = f"{len(dropped)} waiting tasks were dropped, because {why}."
                     self._outbox.post(_log, WARNING, text)
-        self._outbox.deliver()
+        self._deliver()
 
     def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
         for handle in self._pool.handles.values():
@@ -767,11 +832,12 @@ class Manager:
         engine.decision = self._budget.decide(options, self._running)
         while engine.waiting and self._may_start(engine, options):
             task = engine.waiting[0]
-            if task.frozen is None and not self._freeze(engine, task):
-                continue
+            if task.frozen is None:
+                self._to_freeze.append((engine, task))
+                break
             handle = self._pool.worker_for(options)
             if handle is None:
-                return
+                break
             engine.waiting.popleft()
             handle.engine = engine
             self._count_running(engine, +1)
@@ -839,16 +905,29 @@ class Manager:
         share = 1 + len(engine.waiting) // max(1, engine.decision.allowed)
         return max(least, min(share, 1 + int(AHEAD_SECONDS / (pace.seconds + TASK_OVERHEAD))))
 
-    def _freeze(self, engine: ProcessEngine, task: Task[Any]) -> bool:
-        """Freeze a call that was queued with copy_args=False, now that it starts."""
-        try:
-            task.freeze_live()
-        except NotPicklable as error:
-            engine.waiting.popleft()
-            task.attempts = task.retries + 1
-            self._outbox.post(engine.began, task)
-            self._failed(engine, task, error, str(error))
+    def _freeze_live(self) -> bool:
+        """Freeze the calls that were queued with copy_args=False and may start now; tell whether there were any.
+
+        That runs code of the user, which may take its time or wait for another thread: the lock is not held.
+        """
+        if not self._to_freeze:
             return False
+        with held, self._lock:
+            wanted, self._to_freeze = self._to_freeze, []
+        for engine, task in wanted:
+            try:
+                task.freeze_live()
+            except NotPicklable as error:
+                with held, self._lock:
+                    if task in engine.waiting:
+                        engine.waiting.remove(task)
+                        task.attempts = task.retries + 1
+                        self._outbox.post(engine.began, task)
+                        self._failed(engine, task, error, str(error))
+            except BaseException:
+                self._stale = True  # Another thread may be waiting for it.
+                self._tell_others()
+                raise
         return True
 
     def _may_start(self, engine: ProcessEngine, options: Options) -> bool:
@@ -922,7 +1001,13 @@ def _load_all(bodies: list[Any], load: Callable[[Any], Any]) -> list[Any]:
 
 
 def _log(level: int, text: str) -> After:
-    return functools.partial(logger().log, level, "%s", text)
+    return functools.partial(_log_now, level, text)
+
+
+def _log_now(level: int, text: str) -> None:
+    receiver = logger()
+    own_code.reached = True
+    receiver.log(level, "%s", text)
 
 
 _manager: Manager | None = None

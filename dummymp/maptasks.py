@@ -184,4 +184,5 @@ def split(call: Call, chunk: Chunk, first: int, end: int, step: int) -> list[Ite
 def failure_of(call: Call, chunk: Chunk, number: int, body: bytes) -> tuple[BaseException, str]:
     """Rebuild the exception of an item of a chunk; the same as `unpack_failure`."""
     frozen = Frozen(call.function, chunk.arguments_of(number))
-    return unpack_failure(make_item(call, number, frozen, retries=0), body)
+    rebuild, how = unpack_failure(make_item(call, number, frozen, retries=0), body)
+    return rebuild(), how

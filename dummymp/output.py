@@ -19,7 +19,7 @@ from typing import Any
 from .interrupts import own_code
 from .log import logger
 from .pickling import loads
-from .transport import STDERR, STDOUT
+from .transport import EXTRAS, STDERR, STDOUT
 
 __all__ = ["Lines", "Screen", "handle_record"]
 
@@ -92,7 +92,13 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
     """
     import logging
 
-    record = logging.makeLogRecord(loads(data))
+    fields = loads(data)
+    for name, pickle in fields.pop(EXTRAS, {}).items():
+        try:
+            fields[name] = loads(pickle)
+        except Exception as error:
+            fields[name] = f"({name} cannot be rebuilt here: {type(error).__name__}: {error})"
+    record = logging.makeLogRecord(fields)
     record.task = task
     receiver = logging.getLogger(record.name)
     if not receiver.isEnabledFor(record.levelno):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any, Callable
 
@@ -35,8 +36,8 @@ _by_name: weakref.WeakValueDictionary[str, Pace] = weakref.WeakValueDictionary()
 def pace_of(func: Callable[..., Any]) -> Pace:
     """Give the pace of a function, or of anything that can be called; the same each time."""
     inner: Any = func
-    while not hasattr(inner, "__code__") and callable(getattr(inner, "func", None)):
-        inner = inner.func  # functools.partial
+    while isinstance(inner, (functools.partial, functools.partialmethod)):
+        inner = inner.func
     code = getattr(inner, "__code__", None)
     if code is not None:
         return _by_code.setdefault(code, Pace())

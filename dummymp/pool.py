@@ -29,6 +29,9 @@ START_TRIES = 3
 # lies on a network drive that all nodes of a cluster read from. Larger: what hangs while it starts is noticed later;
 # smaller: what is only slow would never come up.
 START_LIMIT = 60.0
+# A worker that was told to end must have within so many seconds: longer than worker.LEAVE_LIMIT, which is nearly always
+# enough. Longer: what C code holds up there is in the way for longer.
+RETIRE_LIMIT = 15.0
 # The server answers in milliseconds; it is given so many seconds.
 PID_LIMIT = 2.0
 
@@ -65,6 +68,7 @@ class Pool:
 
     def prepare(self) -> None:
         """Get ready to start workers; if that fails, the first worker says so."""
+        self._notice_loss()
         try:
             self._launcher.prepare()
         except OSError:
@@ -88,12 +92,14 @@ class Pool:
         """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
         if handle.nice == nice:
             return True
-        if handle.pid is None or not niceness.change(handle.pid, nice):
+        if handle.pid is None:
             return False
-        handle.nice = nice
-        return True
+        # It may change in part only, and then fits nobody.
+        handle.nice = nice if niceness.change(handle.pid, nice) else None
+        return handle.nice is not None
 
     def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
+        self._notice_loss()
         self._numbers += 1
         for tries_left in reversed(range(START_TRIES)):
             try:
@@ -224,6 +230,12 @@ class Pool:
             found += self._lose_server()
         return found
 
+    def _notice_loss(self) -> None:
+        """See that a server that was found stuck, and ended, is known as lost before there is another."""
+        if self._has_server and self._launcher.fileno() < 0:
+            self._hear()
+            self.selector.wake()
+
     def _lose_server(self) -> list[tuple[WorkerHandle, int | None]]:
         """Go on without the server. Its workers live on; of those that it may not have started the connections tell.
 
@@ -264,7 +276,15 @@ class Pool:
     def retire(self, handle: WorkerHandle) -> None:
         """Let a worker that has nothing to do end in good order."""
         handle.stop()
+        handle.deadline = time.monotonic() + RETIRE_LIMIT
         self.flush(handle)
+
+    def leaves(self, handle: WorkerHandle) -> None:
+        """Take note that a worker that has nothing to do ends by itself, in good order."""
+        handle.retiring = True
+        handle.deadline = time.monotonic() + RETIRE_LIMIT
+        if handle in self.idle:
+            self.idle.remove(handle)
 
     def end(self, handle: WorkerHandle, *, grace: float) -> None:
         """End a worker and all that it started: SIGTERM, and after `grace` seconds (0: at once) SIGKILL."""

@@ -135,7 +135,7 @@ class _Moves:
     """Notes that this process has changed its working directory or its environment.
 
     To ask the system after each item of a `map` takes more than a microsecond, many times what a tiny item takes.
-    C code that does it by itself is not seen here, but before the next task.
+    C code that does it by itself is not seen here, but only before a task that follows one that was not very short.
 
     Attributes:
         watched: It does so, in this process.
@@ -144,24 +144,32 @@ class _Moves:
 
     def __init__(self) -> None:
         self.watched = self.seen = False
+        self._variables: Any = None
 
     def watch(self) -> None:
         """Begin."""
         if hasattr(os.environ, "_data"):
-            os.environ._data = _Variables(os.environ._data)
+            self._variables = os.environ._data = _Variables(os.environ._data)
             for name in ("chdir", "fchdir"):
                 if hasattr(os, name):
-                    self._watch(getattr(os, name))
+                    self._watch(name, getattr(os, name))
             self.watched = True
 
-    def _watch(self, change: Any) -> None:
+    def may_be(self) -> bool:
+        """Tell whether there may have been a change. So it is, too, where os.environ is another object by now."""
+        return self.seen or not self.watched or getattr(os.environ, "_data", None) is not self._variables
+
+    def _watch(self, name: str, change: Any) -> None:
         @functools.wraps(change)
         def changing(*args: Any, **kwargs: Any) -> Any:
             self.seen = True
             return change(*args, **kwargs)
 
         changing.__module__ = "os"  # So that it travels by its name, as the original does.
-        setattr(os, change.__name__, changing)
+        # What a script has taken with `from os import chdir` comes here by its home, `posix` (Windows: `nt`).
+        for module in (os, sys.modules.get(os.name)):
+            if getattr(module, name, None) is change:
+                setattr(module, name, changing)
         for supports in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
             if change in supports:
                 supports.add(changing)

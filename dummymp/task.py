@@ -143,8 +143,9 @@ class Task(Generic[T]):
 
     def freeze_live(self) -> None:
         """Turn a call that was queued with copy_args=False into bytes, now that it starts. Raises as `freeze`."""
-        if self.live is not None:
-            self.live()
+        live = self.live
+        if live is not None:
+            live()
             self.live = None
 
     def describe(self) -> str:

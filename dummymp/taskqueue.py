@@ -103,20 +103,31 @@ class TaskQueue:
             raise TypeError(_not_callable(func))
         options = self._options
         surroundings = capture(options.seed, options.threads_per_task)
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                engine = self._engine or self._start_engine()
+        # For now with the number that it will most likely have.
+        task: Task[T] = Task(
+            self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
+        )
+        here = isinstance(engine, InlineEngine)
+        # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
+        if options.copy_args:
+            task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+        else:
+            task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
         with self._lock:
-            engine = self._engine or self._start_engine()
-            task: Task[T] = Task(
-                self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
-            )
-            here = isinstance(engine, InlineEngine)
-            if options.copy_args:
-                task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+            if engine is self._engine:
+                task.index = len(self._tasks)
+                if self._handed_over == task.index:
+                    engine.expect()
+                self._known_waiting = False
+                self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
             else:
-                task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
-            if self._handed_over == len(self._tasks):
-                engine.expect()
-            self._known_waiting = False
-            self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
+                engine = None
+        if engine is None:
+            return self.run(func, *args, **kwargs)  # Another thread called reset() just now.
         if engine.driven:
             self._hand_over()
         return task
@@ -336,7 +347,8 @@ class TaskQueue:
             return None
         first = task.started_at is None
         self._begun += first
-        task.started_at = time.time()
+        if not task._counted:  # Otherwise we have heard of it.
+            task.started_at = time.time()
         self._count_running(task, True)
         return self._callback("on_start", self._options.on_start) if first else None
 
@@ -404,8 +416,7 @@ class TaskQueue:
         return functools.partial(_call_back, name, callback, *self._counts())
 
     def _raise_stop(self) -> None:
-        with self._lock:
-            task, self._stop = self._stop, None
+        task = self._stop
         if task is not None:
             with deferrable:
                 self._hand_over()

@@ -12,18 +12,21 @@ from __future__ import annotations
 import collections
 import itertools
 import select
+import socket
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
-__all__ = ["Channel", "PipeChannel", "WorkerChannel"]
+__all__ = ["NO_SIGNAL", "Channel", "PipeChannel", "WorkerChannel"]
 
 HEADER = struct.Struct("<BQ")
+
+# Where a script has put SIGPIPE back to its default, to write to a worker that is gone would end the script. Not macOS.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 # One read takes so much. Larger: fewer system calls when many small results wait; smaller: less memory a worker.
 READ_SIZE = 1 << 16
@@ -52,11 +55,13 @@ RESULT = 17  # u64 call number, f64 seconds, pickle
 FAILURE = 18  # u64 call number, f64 seconds, pickle of a dict
 TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
 RECORD = 20  # u64 call number, pickle of a log record's dict
+EXTRAS = "dummymp extras"  # its fields that are not plain, each in a pickle of its own
 NOTE = 21  # UTF-8 text, to be said once in a program
 RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
 RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
 PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
 CUT = 25  # CUT_HEAD: these items of a chunk will not run here
+LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 
@@ -188,7 +193,7 @@ class Channel:
         outgoing = self.outgoing
         try:
             while outgoing:
-                count = self._connection.sendmsg(list(itertools.islice(outgoing, GATHER)))
+                count = self._connection.sendmsg(list(itertools.islice(outgoing, GATHER)), (), NO_SIGNAL)
                 while outgoing and count >= len(outgoing[0]):
                     count -= len(outgoing.popleft())
                 if count:

@@ -72,9 +72,9 @@ class Selector:
         """Sleep until this one descriptor has something to read."""
         if fd < 0:
             return
-        with selectors.DefaultSelector() as one:
-            one.register(fd, selectors.EVENT_READ)
-            one.select(max(0.0, timeout))
+        one = select.poll()  # Unlike a selector it needs no descriptor, of which there may be none left.
+        one.register(fd, select.POLLIN)
+        one.poll(max(0.0, timeout) * 1000)
 
     def wake(self) -> None:
         """Make `wait` return; from any thread."""

@@ -38,6 +38,7 @@ from .transport import (
     FAILURE,
     FORGET,
     FUNCTION,
+    LEAVING,
     NOTE,
     READY,
     RESULT,
@@ -74,6 +75,9 @@ DEEP = 2000
 CAN_START_PROCESS = 1e-4
 # C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
 CAN_GO_UNSEEN = 1e-4
+# What tasks registered with `atexit` may take so many seconds when a worker ends. Longer: it can finish more; shorter:
+# what hangs there holds memory for less time.
+LEAVE_LIMIT = 10.0
 # The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
 NO_DESCRIPTORS = 71
 
@@ -134,9 +138,13 @@ class Worker:
                 else:
                     self._take(kind, message)
                 if self._orphans >= ORPHANS:
-                    return  # What was sent ahead goes to another worker.
+                    break
         except (EOFError, OSError):
-            return
+            pass
+        try:
+            self._channel.send(LEAVING)  # What was sent ahead goes to another worker.
+        except OSError:
+            pass  # The parent has closed the connection, or is gone.
 
     def waiting_since(self) -> float | None:
         """Tell since when there is nothing to do, by `time.monotonic`; None if there is."""
@@ -251,7 +259,7 @@ class Worker:
     def put_back(self, number: int, *, randomness: bool) -> None:
         """Make this process what an item of the running chunk expects, whatever the one before did to it."""
         nesting.worker_task_over()
-        self._put_back(number, self._around, randomness=randomness, place=not moves.watched or moves.seen)
+        self._put_back(number, self._around, randomness=randomness, place=moves.may_be())
 
     def end_item(self) -> int:
         """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
@@ -299,7 +307,7 @@ class Worker:
 
     def _is_elsewhere(self, surroundings: int) -> bool:
         """Tell whether this process may not be where a call wants it to be: the call before it was there."""
-        return surroundings != self._placed or moves.seen or not moves.watched or self._took > CAN_GO_UNSEEN
+        return surroundings != self._placed or moves.may_be() or self._took > CAN_GO_UNSEEN
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)
@@ -496,11 +504,22 @@ def _serve(worker: Worker) -> None:
 def _leave(worker: Worker, code: int) -> None:
     """End this process as a script ends: what tasks registered with `atexit` is called."""
     try:
+        limit = threading.Timer(LEAVE_LIMIT, _leave_now, (code,))
+        limit.daemon = True
+        limit.start()
         atexit._run_exitfuncs()
         worker.stdout.flush()
         worker.stderr.flush()
     except BaseException:
         pass
+    finally:
+        os._exit(code)
+
+
+def _leave_now(code: int) -> None:
+    text = f"dummymp: a worker was ended: what a task registered with atexit went on for {LEAVE_LIMIT:g} s\n"
+    try:
+        os.write(STDERR, text.encode())
     finally:
         os._exit(code)
 

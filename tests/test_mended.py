@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 import types
+from os import chdir as leave
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from conftest import TIMEOUT, Script
 
 import dummymp
+from dummymp import niceness
 from dummymp.manager import the_manager
+from dummymp.pool import Pool
 from dummymp.waiting import Selector
 
 
@@ -260,3 +264,244 @@ def test_who_waits_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert wakes < 100
     (tmp_path / "go").touch()
     assert dummymp.process_until_done()
+
+
+def _leave_by_another_name() -> None:
+    leave("/")
+
+
+def _where() -> str:
+    return os.getcwd()
+
+
+def test_a_working_directory_left_by_a_name_of_its_own_is_put_right_for_the_next_task() -> None:
+    """`from os import chdir` in the script travelled as posix.chdir, and nobody noticed it."""
+    dummymp.configure(max_processes=1)
+    places = []
+    for _ in range(3):
+        dummymp.run(_leave_by_another_name)
+        places.append(dummymp.run(_where))
+    assert {place.result() for place in places} == {os.getcwd()}
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="Linux")
+def test_a_script_that_ends_by_sigpipe_lives_on_when_a_worker_is_gone(script: Script) -> None:
+    """What was sent to a worker that somebody had killed ended the script."""
+    done = script(
+        """
+        import dummymp, os, signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        dummymp.configure(max_processes=1, priority="NUCLEAR")
+        for _ in range(20):
+            os.kill(dummymp.run(os.getpid).result(), signal.SIGKILL)
+            dummymp.run(int).result()
+        print("survived")
+        """
+    )
+    assert done.stdout == "survived\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawn"), reason="not on Windows")
+def test_a_worker_that_leaves_by_itself_holds_no_tasks_while_its_exit_functions_run(script: Script) -> None:
+    """What had been sent ahead to it waited until the last of them had ended, which may be never."""
+    done = script(
+        """
+        import dummymp, os, time
+        dummymp.configure(max_processes=1, priority="NUCLEAR")
+        def stay():
+            import atexit
+            atexit.register(time.sleep, 1000)
+        def leave_a_zombie():
+            os.posix_spawn("/bin/sh", ["sh", "-c", ":"], {})
+            time.sleep(0.002)
+        dummymp.run(stay)
+        for _ in range(120):
+            dummymp.run(leave_a_zombie)
+        dummymp.process_until_done()
+        print(dummymp.get_stats()["done"])
+        """
+    )
+    assert done.stdout == "121\n", done.stderr
+
+
+class _Guarded:
+    """Its pickle needs a lock that another thread holds while that calls run()."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.wanted.set()
+        with self.lock:
+            return int, ()
+
+
+def test_a_lock_of_the_users_may_be_held_while_run_is_called() -> None:
+    """A call was frozen under the queue's own lock, so two threads could wait for each other."""
+    guarded = _Guarded()
+
+    def other() -> None:
+        with guarded.lock:
+            ready.set()
+            guarded.wanted.wait()
+            dummymp.run(int, "5")
+
+    ready = threading.Event()
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    ready.wait()
+    task = dummymp.run(abs, guarded)  # type: ignore[arg-type]
+    thread.join()
+    assert (task.index, dummymp.results()) == (1, [5, 0])
+
+
+class _Rebuilt(Exception):
+    """Calls a function of the test while it is rebuilt in the parent."""
+
+    hook: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self.args
+
+
+def _rebuild(*args: Any) -> _Rebuilt:
+    if _Rebuilt.hook is not None:
+        _Rebuilt.hook()
+    return _Rebuilt(*args)
+
+
+def _raise_it() -> None:
+    raise _Rebuilt("here")
+
+
+def test_other_threads_may_queue_while_an_exception_is_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was rebuilt under the manager's lock: one that waits for another thread waited for ever."""
+
+    def hook() -> None:
+        thread = threading.Thread(target=dummymp.run, args=(int,), daemon=True)
+        thread.start()
+        thread.join()
+
+    queue = dummymp.TaskQueue()
+    task = queue.run(_raise_it)
+    monkeypatch.setattr(_Rebuilt, "hook", staticmethod(hook))
+    assert isinstance(task.exception(), _Rebuilt)
+    queue.reset()
+
+
+def _fail_later() -> None:
+    time.sleep(0.1)
+    raise ValueError
+
+
+def test_a_task_that_failed_tells_when_it_started() -> None:
+    """It told the moment of its failure."""
+    task = dummymp.run(_fail_later)
+    task.exception()
+    assert task.started_at is not None
+    assert task.ended_at is not None
+    assert task.seconds is not None
+    assert task.ended_at - task.started_at >= 0.9 * task.seconds
+
+
+class _Waits:
+    """Waits, while it is frozen, for another thread that uses the queue."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        thread = threading.Thread(target=dummymp.run, args=(int,), daemon=True)
+        thread.start()
+        thread.join()
+        return int, ()
+
+
+def test_other_threads_may_queue_while_a_call_is_frozen_that_starts() -> None:
+    """With copy_args=False it was frozen under the manager's lock."""
+    queue = dummymp.TaskQueue(copy_args=False)
+    assert queue.run(abs, _Waits()).result() == 0  # type: ignore[arg-type]
+    queue.reset()
+
+
+def test_a_log_record_whose_extra_cannot_be_rebuilt_here(script: Script) -> None:
+    """It ended process_until_done() with a ModuleNotFoundError."""
+    done = script(
+        """
+        import dummymp, logging, os
+        logging.basicConfig(format="%(message)s %(extra)s")
+        def task():
+            import sys, logging
+            os.makedirs("only_here")
+            with open("only_here/other.py", "w") as file:
+                file.write("class Thing: pass")
+            sys.path.insert(0, "only_here")
+            import other
+            logging.warning("hello", extra={"extra": other.Thing()})
+            return 5
+        dummymp.configure(log_prefix="")
+        print(dummymp.run(task).result())
+        """
+    )
+    assert done.stdout == "5\n", done.stderr
+    assert done.stderr.startswith("hello (extra cannot be rebuilt here: ModuleNotFoundError")
+
+
+class _Fluent:
+    """Has every attribute, and each is such an object again."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Fluent()
+
+    def __call__(self) -> int:
+        return 7
+
+
+def test_an_object_with_every_attribute_can_be_called() -> None:
+    """What is no functools.partial was taken for one because of its `func`, for ever."""
+    assert dummymp.run(_Fluent()).result() == 7
+
+
+def test_memory_that_comes_back_is_noticed_also_with_a_preset_that_does_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With min_free_memory configured over such a preset nobody looked again."""
+    manager = the_manager()
+    readings = iter([0.1])
+    monkeypatch.setattr(manager._budget, "_memory", lambda: types.SimpleNamespace(free=next(readings, 0.9)))
+    preset = dummymp.Preset("never looks", threshold=None, at_least=0, min_free_memory=0)
+    dummymp.configure(priority=preset, min_free_memory=0.5)
+    assert dummymp.run(int).result() == 0
+
+
+def test_a_worker_whose_niceness_changed_in_part_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process was nicer by then, but it was taken for what it had been."""
+    monkeypatch.setattr(niceness, "change", lambda pid, nice: False)
+    handle = types.SimpleNamespace(nice=0, pid=os.getpid())
+    for nice in (15, 0):
+        assert not Pool._renice(None, handle, nice)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")
+def test_ctrl_c_reaches_a_copy_that_another_thread_forked(script: Script) -> None:
+    """What the main thread held back at that moment was held back in the copy for ever."""
+    done = script(
+        """
+        import os, signal, threading
+        from dummymp.interrupts import held
+        def fork():
+            pid = os.fork()
+            if not pid:
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                    os._exit(1)
+                except KeyboardInterrupt:
+                    os._exit(0)
+            print(os.waitpid(pid, 0)[1])
+        with held:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        """
+    )
+    assert done.stdout == "0\n", done.stderr

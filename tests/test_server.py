@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import os
@@ -22,7 +23,7 @@ import pytest
 from conftest import TIMEOUT
 
 import dummymp.launcher
-from dummymp import processes
+from dummymp import forkserver, processes
 from dummymp.forkserver import ENDED, FAILED, REPLY, REQUEST, STARTED, _Server
 from dummymp.freeze import freeze
 from dummymp.launcher import Launcher, Notice, Started
@@ -535,3 +536,23 @@ def test_end_of_the_parent(end: str) -> None:
             parent.kill()
         parent.wait(TIMEOUT)
         wait_until_gone(*pids)
+
+
+def test_a_worker_that_lives_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server forgot the oldest, also if it still ran: it could not be killed any more."""
+    server = _Server.__new__(_Server)
+    server._wake_reader, other = socket.socketpair()
+    server._wake_reader.setblocking(False)
+    server._pids, server._numbers = {1: 1001}, {1001: 1}
+    server._ended = collections.deque()
+    monkeypatch.setattr(server, "_reply", lambda *reply: None)
+    monkeypatch.setattr(forkserver, "REMEMBERED", 3)
+    for number in range(2, 12):
+        server._pids[number] = 1000 + number
+        server._numbers[1000 + number] = number
+        ends = iter([(1000 + number, 0, types.SimpleNamespace(ru_maxrss=0)), (0, 0, None)])
+        monkeypatch.setattr(os, "wait4", lambda *_, ends=ends: next(ends))
+        server._reap()
+    assert server._pids == {1: 1001, 9: 1009, 10: 1010, 11: 1011}
+    server._wake_reader.close()
+    other.close()
