@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
 import itertools
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from hypothesis import strategies as st
 
 import dummymp
 from dummymp.chunks import FAILED, ONE, VALUE, Chunks, read_entries
+from dummymp.handle import WorkerHandle
 from dummymp.page import Page
 from dummymp.transport import CUT, CUT_HEAD, PART, PART_HEAD
 
@@ -984,3 +987,18 @@ def test_a_star_import_keeps_the_builtin(script: Script) -> None:
     assert "map" not in dummymp.__all__
     done = script("from dummymp import *; print(type(map(abs, [])).__module__)")
     assert done.stdout == "builtins\n", done.stderr
+
+
+def test_the_log_of_the_chunk_before_is_nobody_elses() -> None:
+    chunk = types.SimpleNamespace(log=None)
+    task, page = types.SimpleNamespace(chunk=chunk), Page(-1)
+    page.begun = 1
+    page.memory[Page.LOG : Page.LOG + 2] = b"N" * 2
+    page.numbers[0] = Page.LOG + 2
+    handle: Any = WorkerHandle.__new__(WorkerHandle)
+    handle.assigned, handle.page, handle.answered = collections.deque([task]), page, 0
+    handle.read_log()
+    assert chunk.log == b"NN"
+    handle.answered = 1  # Now the worker waits, and the chunk is on its way.
+    handle.read_log()
+    assert chunk.log is None
