@@ -36,6 +36,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .budget import Budget
+from .chunks import UNKNOWN
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle, load_parcel
@@ -54,6 +55,7 @@ from .transport import (
     FAILURE,
     NOTE,
     PART,
+    PART_HEAD,
     READY,
     RECORD,
     RESULT,
@@ -423,8 +425,10 @@ class Manager:
             task.chunk.whole = False
             self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
         else:
-            self._show_unfinished(handle, of_pipes=False)
-            handle.start_clock()
+            if PART_HEAD.unpack_from(message)[2] != UNKNOWN:
+                # Otherwise it was called back, in the middle of an item: its line and its time go on.
+                self._show_unfinished(handle, of_pipes=False)
+                handle.start_clock()
             self._outbox.post(handle.engine.part, task, message)
 
     def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
@@ -809,6 +813,9 @@ class Manager:
             return
         if handle.assigned and not engine.leaving and not self._is_short(handle):
             return
+        chunk = handle.assigned[0].chunk if handle.assigned else None
+        if chunk is not None and not chunk.whole:
+            return  # It was called back from behind a slow item, and what follows would be, too.
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
             frozen = waiting[0].frozen

@@ -1002,3 +1002,36 @@ def test_the_log_of_the_chunk_before_is_nobody_elses() -> None:
     handle.answered = 1  # Now the worker waits, and the chunk is on its way.
     handle.read_log()
     assert chunk.log is None
+
+
+def sleepless(n: int) -> int:
+    if n == MANY:
+        time.sleep(TIMEOUT)
+    return n
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_timeout_while_there_is_more_to_read() -> None:
+    results = dummymp.map(sleepless, itertools.count(), timeout=0.5, on_error="return")
+    assert isinstance(next(itertools.islice(results, MANY, None)), dummymp.TaskTimeout)
+    results.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_a_call_back_cuts_no_line(script: Script) -> None:
+    ended = script("""
+        import time
+        import dummymp
+
+        dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+        def f(n):
+            if n == 2000:
+                print("begin", end="", flush=True)
+                time.sleep(0.1)
+                print(" end", flush=True)
+            return n
+
+        print(sum(dummymp.map(f, range(4000))))
+    """)
+    assert ended.stdout == f"begin end\n{sum(range(4000))}\n", ended
