@@ -776,10 +776,14 @@ class Manager:
             handle = self._pool.worker_for(options)
             if handle is None:
                 return
+            try:
+                handle.post_task(task, self._settings)
+            except BaseException:
+                self._pool.idle.append(handle)
+                raise  # The task waits, for whoever drives next.
             engine.waiting.popleft()
             handle.engine = engine
             self._count_running(engine, +1)
-            handle.post_task(task, self._settings)
             self._begin(handle)
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
@@ -829,7 +833,10 @@ class Manager:
             room -= handle.bytes_for(frozen)
             if len(assigned) >= depth or room < 0:
                 return
-            handle.post_task(waiting.popleft(), self._settings)
+            if chunk is not None and chunk.index == waiting[0].index:
+                return  # The first item of that chunk, which failed: no two tasks in a worker have the same number.
+            handle.post_task(waiting[0], self._settings)
+            waiting.popleft()
 
     def _is_short(self, handle: WorkerHandle) -> bool:
         """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""
