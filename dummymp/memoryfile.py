@@ -135,6 +135,10 @@ class Piece:
             self._view = _map(self.file.fd, self.start, self.length, mmap.ACCESS_READ)
         return self._view
 
+    def read(self) -> bytearray:
+        """Give a copy of its bytes, which needs no mapping and no descriptor."""
+        return _copy_of(self.file.fd, self.start, self.length)
+
     def drop_view(self) -> None:
         """Let go of what `view` gave, with its descriptor."""
         self._view = None
@@ -172,7 +176,10 @@ def open_view(fd: int, start: int, length: int) -> Any:
     try:
         return _map(fd, start, length, mmap.ACCESS_COPY)
     except OSError:
-        pass  # No descriptors, or too many mappings.
+        return _copy_of(fd, start, length)  # No descriptors, or too many mappings.
+
+
+def _copy_of(fd: int, start: int, length: int) -> bytearray:
     data = bytearray(length)
     done = 0
     while done < length:

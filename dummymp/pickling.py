@@ -250,7 +250,10 @@ def _pickler_class() -> Any:
                 return getattr, (sys.modules[module], name)
             if type(obj).__name__ == "ndarray" and _is_readonly_array(obj):
                 order = "C" if obj.flags.c_contiguous else "F"
-                return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
+                try:
+                    return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
+                except (ValueError, BufferError):
+                    pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
             if isinstance(obj, (types.FunctionType, type)):
                 send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
             elif isinstance(obj, types.ModuleType):

@@ -139,6 +139,19 @@ def test_an_array_that_cannot_be_written_arrives_as_one_that_can(size: int, orde
     assert back[0] == 2 and back.flags.c_contiguous
 
 
+def test_arrays_of_any_type_that_cannot_be_written_arrive() -> None:
+    arrays = [make() for name, make in ARRAYS.items() if name != "masked"]
+    for array in arrays:
+        array.flags.writeable = False
+    for name, one, back in zip(ARRAYS, arrays, results(identity, *[(one,) for one in arrays])):
+        assert back.dtype == one.dtype and back.shape == one.shape, name
+        assert back.flags.writeable or not one.flags.forc, name
+        assert (back == one).all() if one.dtype.hasobject else back.tobytes() == one.tobytes(), name
+    date = numpy.array("2000-01-01", "M8[D]")
+    date.flags.writeable = False
+    assert results(lambda: date, ()) == [date]
+
+
 def add_one(array: Any) -> Any:
     array += 1
     return array
@@ -487,6 +500,15 @@ def test_what_cannot_be_mapped_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOMEM, "no")
 
     monkeypatch.setattr(memoryfile, "View", fail)
+    works()
+
+
+def test_what_can_neither_be_handed_over_nor_mapped_goes_through_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> Any:
+        raise OSError(errno.ENOMEM, "no more mappings")
+
+    monkeypatch.setattr(descriptors.Packets, "send", lambda self, fds: 0)
+    monkeypatch.setattr(memoryfile, "_map", fail)
     works()
 
 
