@@ -143,7 +143,8 @@ def _equal(piece: Piece, data: memoryview, address: int) -> bool:
     """Tell whether a buffer is what was stored, byte by byte: nothing less can tell."""
     memcmp, address_of = _c_memory()
     try:
-        same = memcmp(address_of(piece.view()), address, len(data)) == 0
+        view = piece.view()  # Held until it was read: another thread may drop it meanwhile.
+        same = memcmp(address_of(view), address, len(data)) == 0
     except OSError:
         return False
     if not same:

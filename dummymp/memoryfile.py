@@ -131,9 +131,10 @@ class Piece:
         Raises:
             OSError: It cannot be mapped.
         """
-        if self._view is None:
-            self._view = _map(self.file.fd, self.start, self.length, mmap.ACCESS_READ)
-        return self._view
+        view = self._view
+        if view is None:
+            view = self._view = _map(self.file.fd, self.start, self.length, mmap.ACCESS_READ)
+        return view
 
     def read(self) -> bytearray:
         """Give a copy of its bytes, which needs no mapping and no descriptor."""
