@@ -31,7 +31,7 @@ from .explain import function_name
 from .freeze import Frozen, freeze_function
 from .interrupts import deferrable, held
 from .log import logger
-from .mapinput import CHUNK_SECONDS, MapInput
+from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
 from .pickling import loads
 from .progress import find_tqdm, no_progress, show_items
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["lazy_map"]
 
-# Reading the input for longer than so many seconds is interrupted to see what the workers sent.
-READING_SECONDS = 2e-3
 # So many tasks for each worker that may run: one runs, two are there or on their way, one waits here.
 TASKS = 4
 # So many more may have ended without being asked for: a consumer that is busy itself finds results when it comes back.
@@ -216,7 +214,8 @@ class _LazyMap:
                 self._start()
                 while True:
                     self._check_process()
-                    self._fill()
+                    if not self._gives_first():
+                        self._fill()
                     run = self._next_run()
                     if run is None:
                         if self._is_over():
@@ -295,6 +294,10 @@ class _LazyMap:
             self._driven_at = 0.0
             if time.monotonic() - began > READING_SECONDS:
                 return
+
+    def _gives_first(self) -> bool:
+        """Tell whether results that are there had to wait for a slow input, and giving them keeps nobody waiting."""
+        return self._input.is_slow() and self._away < READING_SECONDS and self._has_run()
 
     def _wanted(self) -> int:
         """Say how many items to read now; 0 if there are enough."""
