@@ -132,17 +132,17 @@ class TaskQueue:
 
     def _start_engine(self) -> Any:
         self._engine = self._make_engine(
-            began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
+            self._is_here(), began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
         )
         return self._engine
 
     def _is_here(self) -> bool:
         return nesting.in_task() or self._options.engine == "inline"
 
-    def _make_engine(self, **tell: Any) -> Any:
+    def _make_engine(self, here: bool, **tell: Any) -> Any:
         if nesting.in_task():
             nesting.note(_NESTED_NOTE)
-        if self._is_here():
+        if here:
             return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
         with held:  # Ctrl-C in the middle of an import leaves half a module behind.
             from .engine import ProcessEngine
@@ -202,8 +202,9 @@ class TaskQueue:
         """
         from .lazymap import lazy_map
 
+        here = self._is_here()
         return lazy_map(
-            func, iterables, self._options, self._make_engine, here=self._is_here(),
+            func, iterables, self._options, functools.partial(self._make_engine, here), here=here,
             ordered=ordered, ahead=ahead, pass_as=pass_as, on_error=on_error, timeout=timeout, progress=progress,
         )  # fmt: skip
 

@@ -141,8 +141,8 @@ def test_an_array_that_cannot_be_written_arrives_as_one_that_can(size: int, orde
 
 def test_arrays_of_any_type_that_cannot_be_written_arrive() -> None:
     arrays = [make() for name, make in ARRAYS.items() if name != "masked"]
-    for array in arrays:
-        array.flags.writeable = False
+    for each in arrays:
+        each.flags.writeable = False
     for name, one, back in zip(ARRAYS, arrays, results(identity, *[(one,) for one in arrays])):
         assert back.dtype == one.dtype and back.shape == one.shape, name
         assert back.flags.writeable or not one.flags.forc, name

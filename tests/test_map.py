@@ -27,7 +27,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dummymp
+from dummymp import mapinput
 from dummymp.chunks import FAILED, ONE, VALUE, Chunks, read_entries
+from dummymp.freeze import freeze_function
 from dummymp.handle import WorkerHandle
 from dummymp.page import Page
 from dummymp.transport import CUT, CUT_HEAD, PART, PART_HEAD
@@ -1035,3 +1037,37 @@ def test_a_call_back_cuts_no_line(script: Script) -> None:
         print(sum(dummymp.map(f, range(4000))))
     """)
     assert ended.stdout == f"begin end\n{sum(range(4000))}\n", ended
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_what_is_done_is_given_before_more_is_read_from_a_slow_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many items the last chunks had: reading is interrupted when it takes long."""
+    monkeypatch.setattr(mapinput, "READING_SECONDS", 0.0)
+    call = types.SimpleNamespace(pass_as="one", function=freeze_function(abs), timeout=None, retries=0, name="abs")
+    call.surroundings, call.alone, call.here, call.func = None, False, False, abs
+    read = mapinput.MapInput(call, iter(range(10)), lambda number, error: None)  # type: ignore[arg-type]
+    assert len(read.take(5)) == 1 and read.count == 1 and not read.exhausted
+    monkeypatch.undo()
+    assert len(read.take(100)) == 1 and read.count == 10 and read.exhausted
+
+
+def test_large_items_behind_small_ones_are_not_read_by_the_thousand() -> None:
+    call = types.SimpleNamespace(pass_as="one", function=freeze_function(len), timeout=None, retries=0, name="len")
+    call.surroundings, call.alone, call.here, call.func = None, False, False, len
+    read = mapinput.MapInput(call, itertools.repeat("x" * 10_000), lambda number, error: None)  # type: ignore[arg-type]
+    read.take(2000)
+    assert read.count <= 2 + mapinput.CHUNK_BYTES // 10_000 and not read.exhausted
+
+
+def test_the_engine_is_that_of_the_call() -> None:
+    """What was configured when map was called holds, whenever its results are read."""
+    later = dummymp.map(pid_of, [1])
+    dummymp.configure(engine="inline")
+    here = dummymp.map(pid_of, [1])
+    assert list(later) != [os.getpid()]
+    dummymp.configure(engine="processes")
+    assert list(here) == [os.getpid()]
+
+
+def pid_of(item: int) -> int:
+    return os.getpid()
