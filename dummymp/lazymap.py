@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import itertools
 import os
 import sys
 import threading
@@ -57,6 +56,8 @@ SPARE = 2
 STRETCH = 250
 # ... or they take so many bytes.
 STRETCH_BYTES = 1 << 26
+# As so many bytes counts a result besides what it took on its way: about what a small object takes.
+ENTRY_BYTES = 40
 # With a timeout below so many seconds each item is a task of its own: the time of one in a chunk is taken from when its
 # worker last told something, which may be a thousandth of a second before it began.
 TIMED = 0.1
@@ -327,7 +328,7 @@ class _LazyMap:
                 if value:
                     self._add_part(task, value)
             else:
-                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=_size_of(value))
+                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=ENTRY_BYTES + task.size)
             self._done(task)
         return iter(())
 
@@ -389,6 +390,7 @@ class _LazyMap:
             return
         first, chunk.told = chunk.told, chunk.told + len(entries)
         self._input.note_results(size, len(entries))
+        size += ENTRY_BYTES * len(entries)
         if plain or not any(type(entry) is tuple and entry[0] == FAILED for entry in entries):
             self._add_run(first, entries, plain=plain, size=size)
             return
@@ -478,17 +480,6 @@ def _raisable(error: BaseException, name: str) -> Exception:
     )
     failed.__cause__ = error
     return failed
-
-
-def _size_of(value: Any) -> int:
-    """Say about how many bytes a result takes."""
-    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
-    return sum(_bytes_of(part) for part in itertools.islice(parts, 100))
-
-
-def _bytes_of(value: Any) -> int:
-    size = getattr(value, "nbytes", None)
-    return size if isinstance(size, int) else sys.getsizeof(value, 0)
 
 
 def _nothing(task: Any) -> None:

@@ -370,7 +370,12 @@ class Manager:
         for message in messages:
             task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
             if task is not None:
-                answers.append((task, handle.open_parcel(body) if with_buffers else body))
+                task.size = len(body)
+                opened: Any = body
+                if with_buffers:
+                    opened = handle.open_parcel(body)
+                    task.size += 0 if isinstance(opened, BaseException) else sum(map(len, opened[1]))
+                answers.append((task, opened))
             elif with_buffers:
                 handle.drop_parcel(body)
         if answers:

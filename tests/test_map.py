@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dummymp
-from dummymp import mapinput
+from dummymp import lazymap, mapinput
 from dummymp.chunks import FAILED, ONE, VALUE, Chunks, read_entries
 from dummymp.freeze import freeze_function
 from dummymp.handle import WorkerHandle
@@ -1067,6 +1067,25 @@ def test_the_engine_is_that_of_the_call() -> None:
     assert list(later) != [os.getpid()]
     dummymp.configure(engine="processes")
     assert list(here) == [os.getpid()]
+
+
+def test_results_weigh_what_they_took_on_their_way() -> None:
+    """What is in an object counts, too, or a map that stretches would take all memory."""
+    sizes: list[int] = []
+
+    class Note(lazymap._LazyMap):
+        def _add_run(self, first: int, entries: list[Any], *, plain: bool, size: int = 0) -> None:
+            sizes.append(size)
+            super()._add_run(first, entries, plain=plain, size=size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lazymap, "_LazyMap", Note)
+        assert len(list(dummymp.map(in_an_object, [10, 3_000_000]))) == 2
+    assert sizes[0] < 10_000 and sizes[1] >= 3_000_000
+
+
+def in_an_object(size: int) -> Any:
+    return types.SimpleNamespace(data=bytearray(size))
 
 
 def pid_of(item: int) -> int:
