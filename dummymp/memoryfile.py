@@ -100,8 +100,12 @@ class MemoryFile:
         start = -(-self._size // _STEP) * _STEP
         # To write is faster than to map and to copy: the kernel need not clear the new pages first, nor fault them in.
         done = 0
-        while done < len(data):
-            done += os.pwrite(self.fd, data[done:], start + done)
+        try:
+            while done < len(data):
+                done += os.pwrite(self.fd, data[done:], start + done)
+        except OSError:
+            os.ftruncate(self.fd, self._size)  # What fitted takes memory, too.
+            raise
         self._size = start + done
         return Piece(self, start, done)
 

@@ -527,6 +527,23 @@ def test_a_limit_on_the_size_of_files_is_no_failure(script: Script) -> None:
     assert done.stdout == "[1, 2, 3, 4]\n", done.stderr
 
 
+def test_what_was_written_of_a_buffer_that_does_not_fit_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.pwrite, []
+
+    def write_half(fd: int, data: Any, start: int) -> int:
+        calls.append(start)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data[:5000] if len(calls) == 2 else data, start)
+
+    monkeypatch.setattr(os, "pwrite", write_half)
+    file = memoryfile.MemoryFile()
+    file.add(memoryview(bytes(100)))
+    with pytest.raises(OSError, match="full"):
+        file.add(memoryview(bytes(10_000)))
+    assert os.fstat(file.fd).st_size == 100
+
+
 def test_with_few_descriptors_many_arrays_wait_and_arrive(script: Script) -> None:
     """Most of them in the stream; some descriptors are left for the script itself."""
     done = script(
