@@ -66,9 +66,7 @@ def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> by
 def dump_plain(value: Any, take: Callback | None = None) -> bytes:
     """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them. `take`: as `dumps`."""
     if _is_plain((value,)):
-        data = pickle.dumps(value, PROTOCOL)
-        if len(data) < LARGE or take is None:
-            return data
+        return pickle.dumps(value, PROTOCOL)
     return dumps(value if take is None else _with_buffer(value), take=take)
 
 
@@ -94,10 +92,13 @@ loads = pickle.loads
 
 
 def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
-    """Tell whether the C pickler alone does it: numbers, strings, and tuples of them."""
+    """Tell whether the C pickler alone does it: numbers, strings, and tuples of them, and no large buffers."""
     for value in values:
         kind = type(value)
-        if kind not in ATOMS and not (kind is tuple and len(value) < 100 and _is_plain(value)):
+        if kind not in ATOMS:
+            if not (kind is tuple and len(value) < 100 and _is_plain(value)):
+                return False
+        elif kind is bytes and len(value) >= LARGE:
             return False
     return True
 
