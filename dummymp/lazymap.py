@@ -29,7 +29,7 @@ from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
 from .interrupts import deferrable, held
-from .log import logger
+from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
 from .pickling import loads
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from .maptasks import Item
     from .options import Options
+    from .outbox import After
     from .task import Task
 
 __all__ = ["lazy_map"]
@@ -207,6 +208,7 @@ class _LazyMap:
         self._order: collections.deque[int] = collections.deque()
         self._lock = threading.Lock()
         self._held = 0  # bytes in runs
+        self._to_log: list[tuple[int, str]] = []
 
     def results(self) -> Generator[Any, None, None]:
         """Give the results, as a generator."""
@@ -322,7 +324,7 @@ class _LazyMap:
 
     # --- what the engine tells ---
 
-    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[None]:
+    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         for task, value in ends:
             if isinstance(task, Chunk):
                 if value:
@@ -330,21 +332,28 @@ class _LazyMap:
             else:
                 self._add_run(task.index, [(_ITSELF, value)], plain=False, size=ENTRY_BYTES + task.size)
             self._done(task)
-        return iter(())
+        return iter((self._said(),))
 
-    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> None:
+    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
         if error is None:
-            for _ in self._went_well([(task, value)]):
-                pass
-            return
+            return next(self._went_well([(task, value)]))
         if isinstance(task, Chunk):
             self._break_up(task, error, how)
         else:
             self._add_failure(task.index, error, how)
         self._done(task)
+        return self._said()
 
-    def _parted(self, task: Task[Any], part: Any) -> None:
+    def _parted(self, task: Task[Any], part: Any) -> After | None:
         self._add_part(task, part)
+        return self._said()
+
+    def _said(self) -> After | None:
+        """Give what logs what there was to say. A log handler is code of the user, which may call us."""
+        if not self._to_log:
+            return None
+        to_log, self._to_log = self._to_log, []
+        return functools.partial(_log_all, to_log)
 
     def _cut(self, task: Task[Any], item: int) -> None:
         """Submit anew what a chunk gave back, in more and smaller chunks, so that every worker gets some of it."""
@@ -406,13 +415,13 @@ class _LazyMap:
         if not retries:
             self._add_failure(number, error, how)
             return
-        logger().warning("%s\nThis was attempt 1 of %d; it runs again.", how, retries + 1)
+        self._to_log.append((WARNING, f"{how}\nThis was attempt 1 of {retries + 1}; it runs again."))
         frozen = Frozen(self._call.function, chunk.arguments_of(number))
         self._submit_again([make_item(self._call, number, frozen, retries=retries - 1)])
 
     def _add_failure(self, number: int, error: BaseException, how: str) -> None:
         # The user is handed the exception itself, so it is not told twice.
-        logger().debug("%s", how)
+        self._to_log.append((DEBUG, how))
         self._add_run(number, [(_RAISED, error)], plain=False)
 
     def _refused(self, number: int, error: Exception) -> None:
@@ -480,6 +489,11 @@ def _raisable(error: BaseException, name: str) -> Exception:
     )
     failed.__cause__ = error
     return failed
+
+
+def _log_all(to_log: list[tuple[int, str]]) -> None:
+    for level, text in to_log:
+        logger().log(level, "%s", text)
 
 
 def _nothing(task: Any) -> None:
