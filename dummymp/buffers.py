@@ -143,7 +143,8 @@ def _equal(piece: Piece, data: memoryview, address: int) -> bool:
     """Tell whether a buffer is what was stored, byte by byte: nothing less can tell."""
     memcmp, address_of = _c_memory()
     try:
-        same = memcmp(address_of(piece.view()), address, len(data)) == 0
+        view = piece.view()  # Held until it was read: another thread may drop it meanwhile.
+        same = memcmp(address_of(view), address, len(data)) == 0
     except OSError:
         return False
     if not same:
@@ -171,8 +172,15 @@ def pack(
     index = {file: number for number, file in enumerate(files)} if packet else {}
     head = PARCEL_HEAD.pack(packet, len(function_pieces), len(everything), len(pickle))
     entries = [ENTRY.pack(index.get(piece.file, _IN_STREAM), piece.start, piece.length) for piece in everything]
-    in_stream = [piece.view() for piece in everything if piece.file not in index]
+    in_stream = [_bytes_of(piece) for piece in everything if piece.file not in index]
     return [b"".join((head, *entries)), pickle, *in_stream]
+
+
+def _bytes_of(piece: Piece) -> Any:
+    try:
+        return piece.view()
+    except OSError:
+        return piece.read()
 
 
 def packet_of(parcel: Any) -> int:

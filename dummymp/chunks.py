@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
         def end_item(self) -> int: ...
 
-__all__ = ["ARGUMENTS", "FAILED", "ONE", "PACKED", "VALUE", "Chunks", "read_entries"]
+__all__ = ["ARGUMENTS", "FAILED", "ONE", "PACKED", "UNKNOWN", "VALUE", "Chunks", "read_entries"]
 
 # The forms in which pieces, the items of a chunk, travel.
 ONE = 0  # an atom, the only argument
@@ -69,7 +69,8 @@ UNSEEDED = 2e-6
 # The marshal format of a list: its letter, and the count. Version 2 is the newest that never refers back to something.
 _LIST = struct.Struct("<ci")
 _VERSION = 2
-_UNKNOWN = 0xFFFFFFFF
+# In place of how many: the call back found an item in the middle.
+UNKNOWN = 0xFFFFFFFF
 
 
 def read_entries(data: Any, count: int | None = None) -> list[Any]:
@@ -79,7 +80,7 @@ def read_entries(data: Any, count: int | None = None) -> list[Any]:
         data: The bytes.
         count: How many entries there are; None if nobody knows.
     """
-    if count is not None and count != _UNKNOWN:
+    if count is not None and count != UNKNOWN:
         entries: list[Any] = marshal.loads(_LIST.pack(b"[", count) + data)
         return entries
     import io
@@ -194,7 +195,7 @@ class Chunks:
             end = self._page.numbers[0]
             if end > self._told_at:
                 # The main thread tells it again: only the main thread knows how many they are.
-                self._channel.send(PART, self._head(_UNKNOWN, plain=False), self._page.memory[self._told_at : end])
+                self._channel.send(PART, self._head(UNKNOWN, plain=False), self._page.memory[self._told_at : end])
             self._cut()
 
     def leave(self) -> None:

@@ -31,7 +31,7 @@ class ProcessEngine:
             ...])``. It need not have been told that they begin.
         parted: Is told what came of some items of a chunk, before it ends: ``parted(task, part)``.
         cut: Is told that a chunk ends before its end: ``cut(task, item)``, the first that will not run.
-            All but the last two give what is to be called of the user's own code: a function, an iterator of such, or
+            All but the last give what is to be called of the user's own code: a function, an iterator of such, or
             None.
     """
 
@@ -44,7 +44,7 @@ class ProcessEngine:
         requeued: Callable[[Task[Any]], After | None],
         ended: Callable[[Task[Any], Any, BaseException | None, str], After | None],
         went_well: Callable[[list[tuple[Task[Any], Any]]], Iterator[After | None]],
-        parted: Callable[[Task[Any], Any], None] | None = None,
+        parted: Callable[[Task[Any], Any], After | None] | None = None,
         cut: Callable[[Task[Any], int], None] | None = None,
     ) -> None:
         self._manager = manager
@@ -115,10 +115,11 @@ class ProcessEngine:
         self.halted = False
         return self.ended(task, value, error, how)
 
-    def part(self, task: Task[Any], part: Any) -> None:
+    def part(self, task: Task[Any], part: Any) -> After | None:
         """Tell what came of some items of a chunk, when the outbox comes to it."""
         if self._parted is not None and self._manager.count_part(self, task):
-            self._parted(task, part)
+            return self._parted(task, part)
+        return None
 
     def cut(self, task: Task[Any], item: int) -> None:
         """Tell that a chunk ends before its end."""

@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
-from .buffers import LARGE, Collector
+from .buffers import Collector
 from .captures import Captured, unchanged
 from .errors import NotPicklable
 from .explain import call_text
@@ -149,7 +149,7 @@ def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dic
     if not args and not kwargs:
         return Frozen(function, b"")
     plain = dump_plain_arguments(args, kwargs)
-    if plain is not None and (here or len(plain) < LARGE):
+    if plain is not None:
         return Frozen(function, plain)
     if here:
         return Frozen(function, dumps((args, kwargs), here=True))
@@ -157,8 +157,8 @@ def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dic
     return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
 
 
-# By the id of the function. A blob with large buffers is held by its calls alone, so that their memory is free when
-# they have ended: only its reference is remembered.
+# By the id of the function. A heavy blob, or one with large buffers, is held by its calls alone, so that their memory
+# is free when they have ended: only its reference is remembered.
 _remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob | weakref.ref[FunctionBlob]]] = {}
 
 
@@ -171,7 +171,7 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     blob = known[2] if known is not None else None
     if isinstance(blob, weakref.ref):
         blob = blob()
-    elif blob is not None and unchanged(known[1]):  # type: ignore[index]
+    if known is not None and blob is not None and unchanged(known[1]):
         return blob
     captured = Captured()
     stable = captured.add(func)
@@ -227,7 +227,8 @@ def _remember(func: Callable[..., Any], snapshot: tuple[Any, ...], blob: Functio
         reference = weakref.ref(func, forget)
     except TypeError:
         return
+    heavy = blob.pieces or len(blob.data) > HEAVY
     with _lock:
         if len(_remembered) >= REMEMBERED_FUNCTIONS:
             _remembered.pop(next(iter(_remembered)), None)
-        _remembered[key] = (reference, snapshot, weakref.ref(blob) if blob.pieces else blob)
+        _remembered[key] = (reference, snapshot, weakref.ref(blob) if heavy else blob)

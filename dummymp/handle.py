@@ -239,7 +239,8 @@ class WorkerHandle:
         """Let the chunk that runs, if it is one, know what the log says of it."""
         chunk = self.assigned[0].chunk if self.assigned else None
         if chunk is not None:
-            chunk.log = self.page.log() if self.page is not None else None
+            # One that waits in the worker and has not begun must not take the log of the one before for its own.
+            chunk.log = self.page.log() if self.page is not None and self.had_begun() else None
 
     def whole_lines(self, stream: int, text: str) -> str:
         """Take text that came over the connection; give what is whole by now."""

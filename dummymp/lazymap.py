@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import itertools
 import os
 import sys
 import threading
@@ -30,8 +29,8 @@ from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
 from .interrupts import deferrable, held
-from .log import logger
-from .mapinput import CHUNK_SECONDS, MapInput
+from .log import DEBUG, WARNING, logger
+from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
 from .pickling import loads
 from .progress import find_tqdm, no_progress, show_items
@@ -44,12 +43,11 @@ if TYPE_CHECKING:
 
     from .maptasks import Item
     from .options import Options
+    from .outbox import After
     from .task import Task
 
 __all__ = ["lazy_map"]
 
-# Reading the input for longer than so many seconds is interrupted to see what the workers sent.
-READING_SECONDS = 2e-3
 # So many tasks for each worker that may run: one runs, two are there or on their way, one waits here.
 TASKS = 4
 # So many more may have ended without being asked for: a consumer that is busy itself finds results when it comes back.
@@ -59,6 +57,8 @@ SPARE = 2
 STRETCH = 250
 # ... or they take so many bytes.
 STRETCH_BYTES = 1 << 26
+# As so many bytes counts a result besides what it took on its way: about what a small object takes.
+ENTRY_BYTES = 40
 # With a timeout below so many seconds each item is a task of its own: the time of one in a chunk is taken from when its
 # worker last told something, which may be a thousandth of a second before it began.
 TIMED = 0.1
@@ -208,6 +208,7 @@ class _LazyMap:
         self._order: collections.deque[int] = collections.deque()
         self._lock = threading.Lock()
         self._held = 0  # bytes in runs
+        self._to_log: list[tuple[int, str]] = []
 
     def results(self) -> Generator[Any, None, None]:
         """Give the results, as a generator."""
@@ -216,7 +217,8 @@ class _LazyMap:
                 self._start()
                 while True:
                     self._check_process()
-                    self._fill()
+                    if not self._gives_first():
+                        self._fill()
                     run = self._next_run()
                     if run is None:
                         if self._is_over():
@@ -296,6 +298,10 @@ class _LazyMap:
             if time.monotonic() - began > READING_SECONDS:
                 return
 
+    def _gives_first(self) -> bool:
+        """Tell whether results that are there had to wait for a slow input, and giving them keeps nobody waiting."""
+        return self._input.is_slow() and self._away < READING_SECONDS and self._has_run()
+
     def _wanted(self) -> int:
         """Say how many items to read now; 0 if there are enough."""
         call, unseen = self._call, self._input.count - self._given
@@ -318,29 +324,36 @@ class _LazyMap:
 
     # --- what the engine tells ---
 
-    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[None]:
+    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         for task, value in ends:
             if isinstance(task, Chunk):
                 if value:
                     self._add_part(task, value)
             else:
-                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=_size_of(value))
+                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=ENTRY_BYTES + task.size)
             self._done(task)
-        return iter(())
+        return iter((self._said(),))
 
-    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> None:
+    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
         if error is None:
-            for _ in self._went_well([(task, value)]):
-                pass
-            return
+            return next(self._went_well([(task, value)]))
         if isinstance(task, Chunk):
             self._break_up(task, error, how)
         else:
             self._add_failure(task.index, error, how)
         self._done(task)
+        return self._said()
 
-    def _parted(self, task: Task[Any], part: Any) -> None:
+    def _parted(self, task: Task[Any], part: Any) -> After | None:
         self._add_part(task, part)
+        return self._said()
+
+    def _said(self) -> After | None:
+        """Give what logs what there was to say. A log handler is code of the user, which may call us."""
+        if not self._to_log:
+            return None
+        to_log, self._to_log = self._to_log, []
+        return functools.partial(_log_all, to_log)
 
     def _cut(self, task: Task[Any], item: int) -> None:
         """Submit anew what a chunk gave back, in more and smaller chunks, so that every worker gets some of it."""
@@ -386,6 +399,7 @@ class _LazyMap:
             return
         first, chunk.told = chunk.told, chunk.told + len(entries)
         self._input.note_results(size, len(entries))
+        size += ENTRY_BYTES * len(entries)
         if plain or not any(type(entry) is tuple and entry[0] == FAILED for entry in entries):
             self._add_run(first, entries, plain=plain, size=size)
             return
@@ -401,13 +415,13 @@ class _LazyMap:
         if not retries:
             self._add_failure(number, error, how)
             return
-        logger().warning("%s\nThis was attempt 1 of %d; it runs again.", how, retries + 1)
+        self._to_log.append((WARNING, f"{how}\nThis was attempt 1 of {retries + 1}; it runs again."))
         frozen = Frozen(self._call.function, chunk.arguments_of(number))
         self._submit_again([make_item(self._call, number, frozen, retries=retries - 1)])
 
     def _add_failure(self, number: int, error: BaseException, how: str) -> None:
         # The user is handed the exception itself, so it is not told twice.
-        logger().debug("%s", how)
+        self._to_log.append((DEBUG, how))
         self._add_run(number, [(_RAISED, error)], plain=False)
 
     def _refused(self, number: int, error: Exception) -> None:
@@ -477,15 +491,9 @@ def _raisable(error: BaseException, name: str) -> Exception:
     return failed
 
 
-def _size_of(value: Any) -> int:
-    """Say about how many bytes a result takes."""
-    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
-    return sum(_bytes_of(part) for part in itertools.islice(parts, 100))
-
-
-def _bytes_of(value: Any) -> int:
-    size = getattr(value, "nbytes", None)
-    return size if isinstance(size, int) else sys.getsizeof(value, 0)
+def _log_all(to_log: list[tuple[int, str]]) -> None:
+    for level, text in to_log:
+        logger().log(level, "%s", text)
 
 
 def _nothing(task: Any) -> None:

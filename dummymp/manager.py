@@ -36,6 +36,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .budget import Budget, kept_free
+from .chunks import UNKNOWN
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import Deaths, timed_out, unpack_failure
 from .handle import WorkerHandle, load_parcel
@@ -55,6 +56,7 @@ from .transport import (
     LEAVING,
     NOTE,
     PART,
+    PART_HEAD,
     READY,
     RECORD,
     RESULT,
@@ -389,7 +391,12 @@ class Manager:
         for message in messages:
             task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
             if task is not None:
-                answers.append((task, handle.open_parcel(body) if with_buffers else body))
+                task.size = len(body)
+                opened: Any = body
+                if with_buffers:
+                    opened = handle.open_parcel(body)
+                    task.size += 0 if isinstance(opened, BaseException) else sum(map(len, opened[1]))
+                answers.append((task, opened))
             elif with_buffers:
                 handle.drop_parcel(body)
         if answers:
@@ -458,8 +465,10 @@ class Manager:
             task.chunk.whole = False
             self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
         else:
-            self._show_unfinished(handle, of_pipes=False)
-            handle.start_clock()
+            if PART_HEAD.unpack_from(message)[2] != UNKNOWN:
+                # Otherwise it was called back, in the middle of an item: its line and its time go on.
+                self._show_unfinished(handle, of_pipes=False)
+                handle.start_clock()
             self._outbox.post(handle.engine.part, task, message)
 
     def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
@@ -838,10 +847,14 @@ class Manager:
             handle = self._pool.worker_for(options)
             if handle is None:
                 break
+            try:
+                handle.post_task(task, self._settings)
+            except BaseException:
+                self._pool.idle.append(handle)
+                raise  # The task waits, for whoever drives next.
             engine.waiting.popleft()
             handle.engine = engine
             self._count_running(engine, +1)
-            handle.post_task(task, self._settings)
             self._begin(handle)
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
@@ -875,6 +888,9 @@ class Manager:
             return
         if handle.assigned and not engine.leaving and not self._is_short(handle):
             return
+        chunk = handle.assigned[0].chunk if handle.assigned else None
+        if chunk is not None and not chunk.whole:
+            return  # It was called back from behind a slow item, and what follows would be, too.
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
             frozen = waiting[0].frozen
@@ -888,7 +904,10 @@ class Manager:
             room -= handle.bytes_for(frozen)
             if len(assigned) >= depth or room < 0:
                 return
-            handle.post_task(waiting.popleft(), self._settings)
+            if chunk is not None and chunk.index == waiting[0].index:
+                return  # The first item of that chunk, which failed: no two tasks in a worker have the same number.
+            handle.post_task(waiting[0], self._settings)
+            waiting.popleft()
 
     def _is_short(self, handle: WorkerHandle) -> bool:
         """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""

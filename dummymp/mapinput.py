@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .maptasks import Call, Item
 
-__all__ = ["CHUNK_SECONDS", "MapInput"]
+__all__ = ["CHUNK_SECONDS", "READING_SECONDS", "MapInput"]
 
 # Small items travel in chunks that take a worker about so many seconds. Longer: less work for the parent; shorter: less
 # of it has to be called back from behind a slow item, and the last chunks end at the same time.
@@ -26,6 +26,10 @@ CHUNK_SECONDS = 1.9e-3
 # A chunk has at most so many bytes: with another one it must fit into the pipe, or it cannot be called back. One item
 # that is larger goes alone.
 CHUNK_BYTES = 1 << 15
+# The items whose size is known at once.
+TEXTS = frozenset({str, bytes})
+# Reading the input for longer than so many seconds is interrupted to see what the workers sent.
+READING_SECONDS = 2e-3
 # From one chunk to the next the number of items grows at most by this factor, until it is known what they take.
 GROWTH = 8
 
@@ -65,6 +69,10 @@ class MapInput:
         bytes_of_item = max(self._bytes_in, self._bytes_out)
         return max(1, min(size, int(CHUNK_BYTES / bytes_of_item)) if bytes_of_item else size)
 
+    def is_slow(self) -> bool:
+        """Tell whether an item took long to read."""
+        return self._seconds > READING_SECONDS
+
     def note_results(self, size: int, count: int) -> None:
         """Learn how many bytes results have: those of a chunk must fit into the log of a worker."""
         self._bytes_out = max(size / count, self._bytes_out * 0.9)
@@ -99,13 +107,25 @@ class MapInput:
 
     def _take_many(self, count: int) -> list[Item]:
         first, form, pieces, alone = self.count, self._form, [], None
+        clock = time.perf_counter
+        room, until = CHUNK_BYTES, clock() + READING_SECONDS
         try:
             for item in itertools.islice(self._items, count):
-                if form == ONE and type(item) in ATOMS:
+                kind = type(item)
+                if form == ONE and kind in ATOMS:
                     pieces.append(item)
+                    if kind in TEXTS:
+                        room -= len(item)
+                        if room < 0:
+                            break
+                    if clock() > until:
+                        break  # What was read is worked on; there is more where it came from.
                     continue
-                if form == ARGUMENTS and type(item) is tuple and ATOMS.issuperset(map(type, item)):
+                if form == ARGUMENTS and kind is tuple and ATOMS.issuperset(map(type, item)):
                     pieces.append(item)
+                    room -= sum(map(len, [part for part in item if type(part) in TEXTS]))
+                    if room < 0 or clock() > until:
+                        break
                     continue
                 if form != PACKED:
                     pieces = [pickle.dumps(call_of(form, piece), 5) for piece in pieces]
@@ -115,6 +135,9 @@ class MapInput:
                     alone = self._alone(first + len(pieces), item)
                     break
                 pieces.append(piece)
+                room -= len(piece)
+                if room < 0 or clock() > until:
+                    break
             else:
                 self.exhausted = len(pieces) < count
         except Exception as error:

@@ -100,8 +100,12 @@ class MemoryFile:
         start = -(-self._size // _STEP) * _STEP
         # To write is faster than to map and to copy: the kernel need not clear the new pages first, nor fault them in.
         done = 0
-        while done < len(data):
-            done += os.pwrite(self.fd, data[done:], start + done)
+        try:
+            while done < len(data):
+                done += os.pwrite(self.fd, data[done:], start + done)
+        except OSError:
+            os.ftruncate(self.fd, self._size)  # What fitted takes memory, too.
+            raise
         self._size = start + done
         return Piece(self, start, done)
 
@@ -131,9 +135,14 @@ class Piece:
         Raises:
             OSError: It cannot be mapped.
         """
-        if self._view is None:
-            self._view = _map(self.file.fd, self.start, self.length, mmap.ACCESS_READ)
-        return self._view
+        view = self._view
+        if view is None:
+            view = self._view = _map(self.file.fd, self.start, self.length, mmap.ACCESS_READ)
+        return view
+
+    def read(self) -> bytearray:
+        """Give a copy of its bytes, which needs no mapping and no descriptor."""
+        return _copy_of(self.file.fd, self.start, self.length)
 
     def drop_view(self) -> None:
         """Let go of what `view` gave, with its descriptor."""
@@ -172,7 +181,10 @@ def open_view(fd: int, start: int, length: int) -> Any:
     try:
         return _map(fd, start, length, mmap.ACCESS_COPY)
     except OSError:
-        pass  # No descriptors, or too many mappings.
+        return _copy_of(fd, start, length)  # No descriptors, or too many mappings.
+
+
+def _copy_of(fd: int, start: int, length: int) -> bytearray:
     data = bytearray(length)
     done = 0
     while done < length:

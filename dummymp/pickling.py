@@ -66,9 +66,7 @@ def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> by
 def dump_plain(value: Any, take: Callback | None = None) -> bytes:
     """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them. `take`: as `dumps`."""
     if _is_plain((value,)):
-        data = pickle.dumps(value, PROTOCOL)
-        if len(data) < LARGE or take is None:
-            return data
+        return pickle.dumps(value, PROTOCOL)
     return dumps(value if take is None else _with_buffer(value), take=take)
 
 
@@ -94,10 +92,13 @@ loads = pickle.loads
 
 
 def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
-    """Tell whether the C pickler alone does it: numbers, strings, and tuples of them."""
+    """Tell whether the C pickler alone does it: numbers, strings, and tuples of them, and no large buffers."""
     for value in values:
         kind = type(value)
-        if kind not in ATOMS and not (kind is tuple and len(value) < 100 and _is_plain(value)):
+        if kind not in ATOMS:
+            if not (kind is tuple and len(value) < 100 and _is_plain(value)):
+                return False
+        elif kind is bytes and len(value) >= LARGE:
             return False
     return True
 
@@ -250,7 +251,10 @@ def _pickler_class() -> Any:
                 return getattr, (sys.modules[module], name)
             if type(obj).__name__ == "ndarray" and _is_readonly_array(obj):
                 order = "C" if obj.flags.c_contiguous else "F"
-                return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
+                try:
+                    return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
+                except (ValueError, BufferError):
+                    pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
             if isinstance(obj, (types.FunctionType, type)):
                 send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
             elif isinstance(obj, types.ModuleType):
@@ -268,10 +272,20 @@ def _pickler_class() -> Any:
                 _sent[token] = obj  # It came from one worker and goes on to another.
             if self._here:
                 return _sent_class, (token,)
+            if "__slots__" in obj.__dict__ and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:
+                reduced = (reduced[0], _with_slots(obj, reduced[1]), *reduced[2:])
             return (_take_class, (token, reduced[0], reduced[1]), *reduced[2:])
 
     _pickler = Pickler
     return Pickler
+
+
+def _with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a class its `__slots__` when it is made, as cloudpickle does not: its objects would not fit into ours."""
+    constructor, name, bases, namespace, *others = args
+    slots = cls.__dict__["__slots__"]
+    slots = slots if isinstance(slots, str) else tuple(slots)
+    return constructor, name, bases, {**namespace, "__slots__": slots}, *others
 
 
 def _cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:

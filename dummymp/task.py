@@ -49,7 +49,8 @@ class Task(Generic[T]):
 
     __slots__ = (
         "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "attempts", "ended_at",
-        "frozen", "index", "live", "queued_at", "retries", "seconds", "started_at", "state", "timeout",
+        "frozen", "index", "live", "queued_at", "retries", "seconds", "size", "started_at", "state",
+        "timeout",
     )  # fmt: skip
 
     def __init__(self, queue: Owner, index: int, name: str, *, timeout: float | None, retries: int) -> None:
@@ -67,6 +68,7 @@ class Task(Generic[T]):
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.seconds: float | None = None
+        self.size = 0  # What its result took on its way, in bytes.
         self._pid: Any = None
         self._counted = False  # among the queue's running tasks
         self._value: Any = None

@@ -143,17 +143,17 @@ class TaskQueue:
 
     def _start_engine(self) -> Any:
         self._engine = self._make_engine(
-            began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
+            self._is_here(), began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
         )
         return self._engine
 
     def _is_here(self) -> bool:
         return nesting.in_task() or self._options.engine == "inline"
 
-    def _make_engine(self, **tell: Any) -> Any:
+    def _make_engine(self, here: bool, **tell: Any) -> Any:
         if nesting.in_task():
             nesting.note(_NESTED_NOTE)
-        if self._is_here():
+        if here:
             return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
         with held:  # Ctrl-C in the middle of an import leaves half a module behind.
             from .engine import ProcessEngine
@@ -213,8 +213,9 @@ class TaskQueue:
         """
         from .lazymap import lazy_map
 
+        here = self._is_here()
         return lazy_map(
-            func, iterables, self._options, self._make_engine, here=self._is_here(),
+            func, iterables, self._options, functools.partial(self._make_engine, here), here=here,
             ordered=ordered, ahead=ahead, pass_as=pass_as, on_error=on_error, timeout=timeout, progress=progress,
         )  # fmt: skip
 
@@ -466,7 +467,7 @@ class TaskQueue:
 
     # --- settings ---
 
-    def configure(self, **options: Any) -> Configured:
+    def configure(self, *misplaced: Any, **options: Any) -> Configured:
         """Change settings, for good, or for a ``with`` block.
 
         ::
@@ -482,6 +483,11 @@ class TaskQueue:
             TypeError: There is no such setting, or its value is of a wrong type.
             ValueError: A value is impossible. Nothing was changed then.
         """
+        if misplaced:
+            raise TypeError(
+                f"configure() needs the name of each setting, got {misplaced[0]!r:.60}. "
+                f"Write configure(priority='generous'), not configure('generous')"
+            )
         with self._lock:
             old = self._options.change(options)
             if "engine" in old and old["engine"] != self._options.engine:
@@ -668,6 +674,8 @@ def _bar_time(left: float | None) -> float:
 
 
 def _check_seconds(timeout: object, hint: str) -> None:
+    if timeout is True:
+        hint += "; a progress bar: process_until_done(progress=True)"
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be seconds, as a number, got {timeout!r} ({hint})")
     if not timeout >= 0:  # Also what is not a number, float("nan").

@@ -206,8 +206,13 @@ class Worker:
             self._heavy = None
         if self._collector.pieces:
             pieces, self._collector = self._collector.pieces, Collector(find_again=False)
-            parcel = pack(body, pieces, self._packets.send)
-            self._channel.send(RESULT_WITH_BUFFERS, ENDED_HEAD.pack(number, seconds), *parcel)
+            try:
+                parcel = pack(body, pieces, self._packets.send)
+            except (OSError, MemoryError) as error:
+                # An OSError of the connection means that the parent is gone; this one does not.
+                self._channel.send_answer(FAILURE, number, seconds, pack_failure(error))
+            else:
+                self._channel.send(RESULT_WITH_BUFFERS, ENDED_HEAD.pack(number, seconds), *parcel)
         else:
             self._channel.send_answer(kind, number, seconds, body)
         self._took = seconds

@@ -139,6 +139,19 @@ def test_an_array_that_cannot_be_written_arrives_as_one_that_can(size: int, orde
     assert back[0] == 2 and back.flags.c_contiguous
 
 
+def test_arrays_of_any_type_that_cannot_be_written_arrive() -> None:
+    arrays = [make() for name, make in ARRAYS.items() if name != "masked"]
+    for each in arrays:
+        each.flags.writeable = False
+    for name, one, back in zip(ARRAYS, arrays, results(identity, *[(one,) for one in arrays])):
+        assert back.dtype == one.dtype and back.shape == one.shape, name
+        assert back.flags.writeable or not one.flags.forc, name
+        assert (back == one).all() if one.dtype.hasobject else back.tobytes() == one.tobytes(), name
+    date = numpy.array("2000-01-01", "M8[D]")
+    date.flags.writeable = False
+    assert results(lambda: date, ()) == [date]
+
+
 def add_one(array: Any) -> Any:
     array += 1
     return array
@@ -490,6 +503,15 @@ def test_what_cannot_be_mapped_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     works()
 
 
+def test_what_can_neither_be_handed_over_nor_mapped_goes_through_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> Any:
+        raise OSError(errno.ENOMEM, "no more mappings")
+
+    monkeypatch.setattr(descriptors.Packets, "send", lambda self, fds: 0)
+    monkeypatch.setattr(memoryfile, "_map", fail)
+    works()
+
+
 def test_a_limit_on_the_size_of_files_is_no_failure(script: Script) -> None:
     """RLIMIT_FSIZE holds for memory files, too."""
     done = script(
@@ -503,6 +525,23 @@ def test_a_limit_on_the_size_of_files_is_no_failure(script: Script) -> None:
         """
     )
     assert done.stdout == "[1, 2, 3, 4]\n", done.stderr
+
+
+def test_what_was_written_of_a_buffer_that_does_not_fit_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.pwrite, []
+
+    def write_half(fd: int, data: Any, start: int) -> int:
+        calls.append(start)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data[:5000] if len(calls) == 2 else data, start)
+
+    monkeypatch.setattr(os, "pwrite", write_half)
+    file = memoryfile.MemoryFile()
+    file.add(memoryview(bytes(100)))
+    with pytest.raises(OSError, match="full"):
+        file.add(memoryview(bytes(10_000)))
+    assert os.fstat(file.fd).st_size == 100
 
 
 def test_with_few_descriptors_many_arrays_wait_and_arrive(script: Script) -> None:

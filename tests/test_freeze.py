@@ -603,3 +603,18 @@ def test_class_that_changed_in_between() -> None:
     assert first != second
     assert loads(second) is Local
     assert Local.n == 2
+
+
+def test_a_heavy_function_is_held_by_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits it is not serialised again; when all have ended its memory is free."""
+    monkeypatch.setattr(module, "HEAVY", 1000)
+    text = "x" * 2000
+
+    def heavy() -> int:
+        return len(text)
+
+    first = module.freeze(heavy, (), {}, number=0)
+    assert module.freeze(heavy, (), {}, number=1).function is first.function
+    gone = weakref.ref(first.function)
+    del first
+    assert gone() is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
 import itertools
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dummymp
+from dummymp import lazymap, mapinput
 from dummymp.chunks import FAILED, ONE, VALUE, Chunks, read_entries
+from dummymp.freeze import freeze_function
+from dummymp.handle import WorkerHandle
 from dummymp.page import Page
 from dummymp.transport import CUT, CUT_HEAD, PART, PART_HEAD
 
@@ -984,3 +989,104 @@ def test_a_star_import_keeps_the_builtin(script: Script) -> None:
     assert "map" not in dummymp.__all__
     done = script("from dummymp import *; print(type(map(abs, [])).__module__)")
     assert done.stdout == "builtins\n", done.stderr
+
+
+def test_the_log_of_the_chunk_before_is_nobody_elses() -> None:
+    chunk = types.SimpleNamespace(log=None)
+    task, page = types.SimpleNamespace(chunk=chunk), Page(-1)
+    page.begun = 1
+    page.memory[Page.LOG : Page.LOG + 2] = b"N" * 2
+    page.numbers[0] = Page.LOG + 2
+    handle: Any = WorkerHandle.__new__(WorkerHandle)
+    handle.assigned, handle.page, handle.answered = collections.deque([task]), page, 0
+    handle.read_log()
+    assert chunk.log == b"NN"
+    handle.answered = 1  # Now the worker waits, and the chunk is on its way.
+    handle.read_log()
+    assert chunk.log is None
+
+
+def sleepless(n: int) -> int:
+    if n == MANY:
+        time.sleep(TIMEOUT)
+    return n
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_timeout_while_there_is_more_to_read() -> None:
+    results = dummymp.map(sleepless, itertools.count(), timeout=0.5, on_error="return")
+    assert isinstance(next(itertools.islice(results, MANY, None)), dummymp.TaskTimeout)
+    results.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_a_call_back_cuts_no_line(script: Script) -> None:
+    ended = script("""
+        import time
+        import dummymp
+
+        dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+        def f(n):
+            if n == 2000:
+                print("begin", end="", flush=True)
+                time.sleep(0.1)
+                print(" end", flush=True)
+            return n
+
+        print(sum(dummymp.map(f, range(4000))))
+    """)
+    assert ended.stdout == f"begin end\n{sum(range(4000))}\n", ended
+
+
+@pytest.mark.skipif(os.name != "posix", reason="chunks need what POSIX has")
+def test_what_is_done_is_given_before_more_is_read_from_a_slow_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many items the last chunks had: reading is interrupted when it takes long."""
+    monkeypatch.setattr(mapinput, "READING_SECONDS", 0.0)
+    call = types.SimpleNamespace(pass_as="one", function=freeze_function(abs), timeout=None, retries=0, name="abs")
+    call.surroundings, call.alone, call.here, call.func = None, False, False, abs
+    read = mapinput.MapInput(call, iter(range(10)), lambda number, error: None)  # type: ignore[arg-type]
+    assert len(read.take(5)) == 1 and read.count == 1 and not read.exhausted
+    monkeypatch.undo()
+    assert len(read.take(100)) == 1 and read.count == 10 and read.exhausted
+
+
+def test_large_items_behind_small_ones_are_not_read_by_the_thousand() -> None:
+    call = types.SimpleNamespace(pass_as="one", function=freeze_function(len), timeout=None, retries=0, name="len")
+    call.surroundings, call.alone, call.here, call.func = None, False, False, len
+    read = mapinput.MapInput(call, itertools.repeat("x" * 10_000), lambda number, error: None)  # type: ignore[arg-type]
+    read.take(2000)
+    assert read.count <= 2 + mapinput.CHUNK_BYTES // 10_000 and not read.exhausted
+
+
+def test_the_engine_is_that_of_the_call() -> None:
+    """What was configured when map was called holds, whenever its results are read."""
+    later = dummymp.map(pid_of, [1])
+    dummymp.configure(engine="inline")
+    here = dummymp.map(pid_of, [1])
+    assert list(later) != [os.getpid()]
+    dummymp.configure(engine="processes")
+    assert list(here) == [os.getpid()]
+
+
+def test_results_weigh_what_they_took_on_their_way() -> None:
+    """What is in an object counts, too, or a map that stretches would take all memory."""
+    sizes: list[int] = []
+
+    class Note(lazymap._LazyMap):
+        def _add_run(self, first: int, entries: list[Any], *, plain: bool, size: int = 0) -> None:
+            sizes.append(size)
+            super()._add_run(first, entries, plain=plain, size=size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lazymap, "_LazyMap", Note)
+        assert len(list(dummymp.map(in_an_object, [10, 3_000_000]))) == 2
+    assert sizes[0] < 10_000 and sizes[1] >= 3_000_000
+
+
+def in_an_object(size: int) -> Any:
+    return types.SimpleNamespace(data=bytearray(size))
+
+
+def pid_of(item: int) -> int:
+    return os.getpid()

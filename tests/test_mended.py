@@ -505,3 +505,48 @@ def test_ctrl_c_reaches_a_copy_that_another_thread_forked(script: Script) -> Non
         """
     )
     assert done.stdout == "0\n", done.stderr
+
+
+SLOTS = """
+import dataclasses, sys
+class Point:
+    __slots__ = ("x", "y")
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+class Deep(Point):
+    __slots__ = ("z",)
+class Named:
+    __slots__ = "name"
+def make(kind, **values):
+    made = kind.__new__(kind)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+deep = dummymp.run(make, Deep, x=1, y=2, z=3).result()
+named = dummymp.run(make, Named, name="n").result()
+print(type(deep) is Deep, deep.x, deep.y, deep.z, hasattr(deep, "__dict__"), named.name)
+print([point.y for point in dummymp.map(Point, [1, 2], [3, 4])])
+print(dummymp.run(lambda point: point.x + point.y, Point(5, 6)).result())
+if sys.version_info >= (3, 10):
+    @dataclasses.dataclass(slots=True)
+    class Pair:
+        one: int
+        two: int = 2
+    print(dummymp.run(Pair, 1).result() == Pair(1, 2))
+else:
+    print(True)
+"""
+
+
+def test_objects_with_slots_come_back(script: Script, start_method: str) -> None:
+    """A class of the script with `__slots__` has them in the worker, too, so that its objects fit here."""
+    done = script("import dummymp\ndummymp.configure(priority='NUCLEAR')\n" + SLOTS)
+    assert done.stdout == "True 1 2 3 False n\n[3, 4]\n11\nTrue\n", done.stderr
+
+
+def test_settings_without_their_names() -> None:
+    """What was left out is said: the name of the setting, or that True is no number of seconds."""
+    with pytest.raises(TypeError, match=r"configure\(priority='generous'\)"):
+        dummymp.configure("generous")
+    with pytest.raises(TypeError, match="progress=True"):
+        dummymp.process_until_done(True)
