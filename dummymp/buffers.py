@@ -213,7 +213,7 @@ def unpack(parcel: memoryview, fds: list[int]) -> tuple[list[Any], list[Any], me
     return buffers[:of_function], buffers[of_function:], pickle
 
 
-def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors that came with a parcel."""
-    for fd in fds:
-        os.close(fd)
+def close_all(fds: list[int]) -> None:
+    """Close descriptors that came with a parcel, and empty the list. Again is fine."""
+    while fds:
+        os.close(fds.pop())

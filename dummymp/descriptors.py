@@ -25,6 +25,8 @@ _MARK = b"D"
 _ROOM = 64 * array.array("i").itemsize
 # Without waiting, and without SIGPIPE, which ends a script that has put it back to its default. Not macOS.
 _FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+# Where the kernel cannot do it, descriptors are inheritable for a moment.
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Packets:
@@ -62,7 +64,7 @@ class Packets:
         """
         if not number:
             return []
-        while number not in self._pending and not self._lost:
+        while number not in self._pending:
             try:
                 if self._read(socket.MSG_DONTWAIT) is None:
                     break
@@ -82,7 +84,7 @@ class Packets:
 
     def _read(self, flags: int = 0) -> bytes | None:
         """Read once; give what is no packet, None at the end."""
-        data, ancillary, flags, _ = self._control.recvmsg(4096, socket.CMSG_SPACE(_ROOM), flags)
+        data, ancillary, _, _ = self._control.recvmsg(4096, socket.CMSG_SPACE(_ROOM), flags | _CLOEXEC)
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
@@ -90,9 +92,8 @@ class Packets:
                 self._fds += fds
         if not data:
             return None
-        for fd in self._fds:
+        for fd in self._fds if not _CLOEXEC else ():
             os.set_inheritable(fd, False)
-        self._lost = self._lost or bool(flags & socket.MSG_CTRUNC)
         return self._sort(data)
 
     def _sort(self, data: bytes) -> bytes:
@@ -108,10 +109,10 @@ class Packets:
             _, number, count = _PACKET.unpack_from(data)
             data = data[_PACKET.size :]
             self._pending[number], self._fds = self._fds[:count], self._fds[count:]
-        self._data = data
-        if self._lost:
-            for number in list(self._pending):
+            if len(self._pending[number]) < count:
+                self._lost = True  # The kernel cut off what had no room here; those of other packets are whole.
                 self._drop(number)
+        self._data = data
         return others
 
     def _drop(self, number: int) -> None:

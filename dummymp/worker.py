@@ -236,6 +236,7 @@ class Worker:
             value = func(*args, **kwargs)
             seconds = time.perf_counter() - began
         except BaseException as error:
+            close_all(fds or [])  # They are open still if it came that early.
             return FAILURE, time.perf_counter() - began, pack_failure(error)
         try:
             return RESULT, seconds, dump_plain(value, self._collector)
@@ -531,20 +532,24 @@ def _leave_now(code: int) -> None:
 
 def _watch(control: Any, packets: WaitingPackets, main_socket: Any, worker: Worker, to_regroup: int) -> None:
     """Wait for the end of the parent, and end this process and its group at once; end it, too, when long idle."""
+    import select
     import socket
 
     from . import processes
 
     processes.adopt_orphans()
+    control.setblocking(True)  # A limit would hold for sending, too, and the main thread sends without waiting.
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
     while True:
         try:
-            control.settimeout(REGROUP_SECONDS if to_regroup else IDLE_SECONDS)
-            orders = packets.receive()
-            if orders is None:
-                break
-            if CALL_BACK in orders:
-                worker.give_back()
-        except socket.timeout:
+            if poll.poll(1000 * (REGROUP_SECONDS if to_regroup else IDLE_SECONDS)):
+                orders = packets.receive()
+                if orders is None:
+                    break
+                if CALL_BACK in orders:
+                    worker.give_back()
+                continue
             if to_regroup:
                 to_regroup = 0 if niceness.regroup(to_regroup) else to_regroup
                 continue

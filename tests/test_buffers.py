@@ -433,8 +433,8 @@ def test_a_result_is_freed_when_the_script_drops_it() -> None:
     assert memory_files() == 0
 
 
-def test_a_killed_tasks_result_is_dropped() -> None:
-    """It was on its way when the task was killed: nothing of it is left, and the next one is right."""
+def test_a_task_that_is_killed_among_others_leaves_nothing() -> None:
+    """Whether it waits, runs, or has ended: nothing is left of it, and the others are right."""
     for number in range(10):
         dummymp.run(numpy.full, MANY, number)
     dummymp.step(1)
@@ -614,8 +614,8 @@ def test_a_worker_without_descriptors_is_replaced(script: Script) -> None:
 # --- deaths and full pipes ----------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_while_it_sends_a_large_result_leaves_nothing() -> None:
-    """In the stream or beside it: the task fails, and the others do not."""
+def test_a_worker_that_dies_while_it_pickles_a_large_result_leaves_nothing() -> None:
+    """It dies when the buffer was written, before anything of the result is sent: the task fails, the next does not."""
     dummymp.run(Deadly, 100_000_000)
     dummymp.run(numpy.zeros, MANY)
     dummymp.process_until_done()
@@ -742,6 +742,28 @@ def test_what_nobody_took_is_closed_with_the_next_packet() -> None:
         assert len(os.listdir("/proc/self/fd")) == count
         with pytest.raises(OSError, match="lost"):
             parent.take(4)
+
+
+def test_after_a_loss_the_script_takes_packets_again() -> None:
+    """What came while it had no descriptor left is lost, and nothing after that."""
+    import resource
+
+    ours, theirs = socket.socketpair()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs, open(os.devnull) as file:
+        parent, worker = Packets(ours), Packets(theirs)
+        worker.send([file.fileno(), file.fileno()])
+        worker.send([file.fileno()])
+        free = os.dup(file.fileno())
+        os.close(free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+            with pytest.raises(OSError, match="lost"):
+                parent.take(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        worker.send([file.fileno()])
+        close_all(parent.take(3))
 
 
 def test_a_call_with_more_files_than_fit_into_a_packet_arrives() -> None:
