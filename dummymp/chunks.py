@@ -157,10 +157,10 @@ class Chunks:
                 now = clock()
                 if type(entry) not in ATOMS:
                     entry = self._special(owner.pack_value(entry, func))
+                data = dump(entry, _VERSION)
             except BaseException as error:
                 now = clock()
-                entry = self._special(owner.pack_failure(error))
-            data = dump(entry, _VERSION)
+                data = dump(self._special(owner.pack_failure(error)), _VERSION)
             try:
                 end += write(data)
             except ValueError:
