@@ -336,7 +336,8 @@ class TaskQueue:
 
     def _sum_up(self, failed: int) -> None:
         if failed:
-            others = f"The other {self._done} results are in get_returns(), the" if self._done else "The"
+            kept = "result is" if self._done == 1 else f"{self._done} results are"
+            others = f"The other {kept} in get_returns(), the" if self._done else "The"
             logger().warning(
                 "%d of %d tasks failed. %s exceptions are in get_errors().", self._failed, len(self._tasks), others
             )
