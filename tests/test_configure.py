@@ -209,7 +209,7 @@ def test_a_queue_refuses_unknown_names_too() -> None:
 
 def test_settings_have_names() -> None:
     """Settings are given by name only."""
-    with pytest.raises(TypeError, match="positional argument"):
+    with pytest.raises(TypeError, match="needs the name of each setting"):
         dummymp.configure(4)  # type: ignore[call-arg]
 
 
