@@ -67,6 +67,7 @@ class Captured:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
 
     def snapshot(self) -> tuple[Any, ...]:
+        """Give what `unchanged` compares with later."""
         return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value()
 
     def add(self, value: Any) -> bool:

@@ -164,6 +164,7 @@ class _Server:
                 pass
 
     def run(self) -> None:
+        """Serve until the parent is gone or says so; this process ends then."""
         while True:
             for key, _ in self._selector.select(self._patience()):
                 key.data()

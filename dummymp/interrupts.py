@@ -83,6 +83,7 @@ class _Deferrable:
             self._previous(number, frame)
 
     def let_through(self) -> None:
+        """Call the user's own handler for a Ctrl-C that came while it was held back, if one did."""
         if self._pending is not None and self.holding <= self.ajar:
             frame, self._pending = self._pending, None
             self._previous(signal.SIGINT, frame)

@@ -183,6 +183,7 @@ class Manager:
     def step(
         self, engine: ProcessEngine, timeout: float | None, over: Callable[[], bool] | None
     ) -> list[Task[Any]]:
+        """Drive all queues for one of them. Arguments, what it gives, and when it ends: as `ProcessEngine.step`."""
         until = None if timeout is None else time.monotonic() + timeout
         ended: list[Task[Any]] = []
         woken: list[Callable[[], object]] | None = None
