@@ -69,6 +69,10 @@ class Budget:
         self._growing = decision.growing
         return decision
 
+    def note_running(self, running: int) -> None:
+        """Tell how many tasks run now that those which `decide` let start have been started."""
+        self._reader.note_running(running)
+
     def window(self, preset: Preset) -> float:
         """Give the seconds from the last reading to the next."""
         return next_window(preset, growing=self._growing) * self._pace

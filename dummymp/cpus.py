@@ -136,6 +136,10 @@ class CpuReader:
             if processes:
                 self._neighbours.look(now)
 
+    def note_running(self, running: int) -> None:
+        """Tell how many of our tasks run from now on: those that a reading let start are not seen by the next one."""
+        self._ran.note(self._clock(), running)
+
     def read(
         self,
         *,

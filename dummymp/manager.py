@@ -862,6 +862,7 @@ class Manager:
         self._top_up(engine)
         if not engine.waiting and not engine.leaving and self._may_start(engine, options):
             self._share_out(engine)
+        self._budget.note_running(self._running)
         self._reasons.note(engine, self._running)
 
     def _top_up(self, engine: ProcessEngine) -> None:
