@@ -62,6 +62,9 @@ LEAST_LIMIT = 0.05
 FULL = 0.1
 # Where our own tasks get less than this share of a CPU each, no more of them are started.
 CROWDED = 0.95
+# On a full machine the least that others left us counts, of so many seconds: in a shorter window one process may have a
+# CPU for itself while two others share the next. Longer: follows slower where others use less, yet the CPUs are full.
+STEADY = 0.8
 # So far down the threshold goes with what our own tasks get. Smaller sees more crowded machines for what
 # they are, and takes smaller processes for serious on them.
 LEAST_SHARE = 0.1
@@ -121,6 +124,8 @@ class CpuReader:
         # Descendants of tasks that were found at work.
         self._kin: set[int] = set()
         self._ran = _Average()
+        # The least that others left us on a full machine, and until when that holds.
+        self._least, self._least_until = 0, -math.inf
 
     def baseline(self, own: Collection[int] = (), *, processes: bool = False) -> None:
         """Take the first look, if there is none, so that a window can begin.
@@ -217,7 +222,8 @@ class CpuReader:
             # stranger.
             self._neighbours.stay_awake(look.at)
         most = usable
-        if ran and share < CROWDED and usage.rest - verdict.nicer > limit:
+        contended = usage.rest - verdict.aside > limit
+        if ran and share < CROWDED and contended:
             # Our own tasks show that there is no room for more, whoever it is that takes it: processes that
             # came and went within the window may each have stayed below the threshold.
             most = int(ran + 0.5)
@@ -226,14 +232,22 @@ class CpuReader:
             strangers = {pid: used for pid, used in verdict.counted.items() if pid not in verdict.peers}
             others = verdict.others - sum(verdict.counted[pid] for pid in verdict.peers)
             beside_peers = self._free(max(0.0, others), strangers, limit, usable, cpus)
+        free = min(most, self._free(verdict.others, verdict.counted, limit, usable, cpus))
+        full = contended and usage.idle <= FULL * cpus
         return Reading(
-            free=min(most, self._free(verdict.others, verdict.counted, limit, usable, cpus)),
+            free=self._steady(free, look.at, STEADY - usage.seconds if full else 0.0),
             others=verdict.others,
             idle=max(0.0, min(usage.idle, usable - usage.ours)),
             waited=usage.seconds,
             ran=ran,
             beside_peers=beside_peers,
         )
+
+    def _steady(self, free: int, now: float, seconds: float) -> int:
+        """Give what is free now, or the least of what was free lately; this holds for so many `seconds`, 0 for none."""
+        if seconds <= 0 or free <= self._least or now >= self._least_until:
+            self._least, self._least_until = free, now + seconds
+        return self._least
 
     def _judge(self, look: _Look, usage: _Usage, limit: float, niceness: int | None, peers: bool) -> Verdict:
         if niceness is None:

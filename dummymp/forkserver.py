@@ -128,11 +128,13 @@ class _Server:
         self._pids: dict[int, int] = {}  # Worker number -> pid, also of the last that have ended.
         self._ended: collections.deque[int] = collections.deque()  # The numbers of these.
         self._numbers: dict[int, int] = {}  # pid -> worker number, of those alive.
+        self._left: dict[int, int] = {}  # pid -> number of the dead worker whose task had started it.
         self._kills: list[tuple[float, dict[int, processes.Process], int]] = []
         self._quit_at: float | None = None
         self._reaps_orphans = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._take_requests)
+        processes.leave_terminal()
         self._watch_children()
         self._watch_parent(parent)
         # The worker's code, loaded before the first fork, so that each worker has it at once.
@@ -283,8 +285,11 @@ class _Server:
                 return
             if not pid:
                 return
+            self._left.pop(pid, None)
             number = self._numbers.pop(pid, None)
             if number is not None:
+                for orphan in processes.children() - self._numbers.keys() - self._left.keys():
+                    self._left[orphan] = number
                 # getrusage(2): Linux counts in kilobytes, macOS in bytes.
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reply(ENDED, number, _exit_code(status), used.ru_maxrss * unit)
@@ -300,17 +305,18 @@ class _Server:
         if pid in self._numbers:
             victims = {pid} | processes.descendants(pid, everyone)
         elif pid not in everyone:
-            victims = set()  # It has ended; what it left behind is still in its session.
+            victims = set()  # It has ended, but perhaps not what it left behind.
         else:
             return  # Somebody else has its number by now.
-        victims |= self._members(pid, everyone)
+        victims |= self._members(number, everyone)
         victims &= everyone.keys()
         processes.end(victims, politely=grace > 0)
         if grace > 0 and victims:
-            self._kills.append((time.monotonic() + grace / 1000, {victim: everyone[victim] for victim in victims}, pid))
+            then = time.monotonic() + grace / 1000
+            self._kills.append((then, {victim: everyone[victim] for victim in victims}, number))
 
     def _kill_now(self, kill: tuple[float, dict[int, processes.Process], int]) -> None:
-        _, victims, pid = kill
+        _, victims, number = kill
         everyone = processes.table()
         left = {
             victim
@@ -319,23 +325,30 @@ class _Server:
         }
         for victim in list(left):
             left |= processes.descendants(victim, everyone)
-        if pid in left or pid not in everyone:
-            left |= self._members(pid, everyone)
+        pid = self._pids.get(number)
+        if pid is not None and (pid in left or pid not in everyone):
+            left |= self._members(number, everyone)
         processes.end(left)
 
-    @staticmethod
-    def _members(pid: int, everyone: dict[int, processes.Process]) -> set[int]:
-        """Give the session that a worker led. A stranger may lead one of that number by now, but not below us."""
-        members = processes.session_members(pid, everyone)
-        return members & processes.descendants(os.getpid(), everyone) if processes.ADOPTS else members
+    def _members(self, number: int, everyone: dict[int, processes.Process]) -> set[int]:
+        """Give what belongs to a worker: the group and the session that it led, and what came to us when it died.
+
+        A stranger may lead a group of that number by now, but not below us.
+        """
+        members = processes.group_members(self._pids[number], everyone)
+        if not processes.ADOPTS:
+            return members
+        for orphan in [orphan for orphan, worker in self._left.items() if worker == number]:
+            members |= {orphan} | processes.descendants(orphan, everyone)
+        return members & processes.descendants(os.getpid(), everyone)
 
     def _end_everything(self) -> None:
         """Kill all that is below us, and go. In rounds, because a process may fork while it is being looked for."""
         for _ in range(50):
             everyone = processes.table()
             victims = processes.descendants(os.getpid(), everyone)
-            for pid in self._numbers:
-                victims |= self._members(pid, everyone)
+            for number in self._numbers.values():
+                victims |= self._members(number, everyone)
             victims &= everyone.keys()
             if not victims:
                 break

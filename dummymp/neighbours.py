@@ -63,14 +63,14 @@ class Verdict(NamedTuple):
         others: How many CPUs those used who count.
         counted: Those of them that could be told apart: CPUs by pid.
         kin: Descendants of our tasks that were found at work.
-        nicer: CPUs that those used who yield to us.
+        aside: CPUs that those used who yield to us, or are kin.
         peers: Those of `counted` that are workers of other programs, as nice as ours.
     """
 
     others: float
     counted: dict[int, float]
     kin: dict[int, Process]
-    nicer: float = 0.0
+    aside: float = 0.0
     peers: frozenset[int] = frozenset()
 
 
@@ -172,7 +172,7 @@ class Neighbours:
         hidden = window.remainder - others - self._harmless - ours
         if hidden > window.limit and window.exact and self._counters.shows_all_of_ours:
             others += hidden
-        return Verdict(others, counted, kin, nicer, frozenset(peers))
+        return Verdict(others, counted, kin, nicer + ours, frozenset(peers))
 
     def _descends(self, process: Process, known: dict[int, bool]) -> bool:
         """Tell whether a process descends from one of ours, and remember that of all on the way."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["CLASSES", "NICEST", "change", "own", "regroup", "step_back"]
+from .processes import ADOPTS
+
+__all__ = ["CLASSES", "NICEST", "change", "own", "regroup", "set_apart"]
 
 NICEST = 19
 # Windows has priority classes instead. By their numbers, lowest first: the niceness that each stands for.
@@ -25,12 +27,25 @@ def own() -> int:
     return CLASSES.get(_class_of(os.getpid()), 0)
 
 
-def step_back(nice: int) -> bool:
-    """Make this process, a new worker, `nice` nicer than it is.
+def set_apart(nice: int) -> bool:
+    """Make this process, a new worker, the leader of a process group, and `nice` nicer than it is.
+
+    Linux may group processes by session, and share the CPUs between the groups first: "autogroup" in sched(7). A worker
+    that is as nice as the main program stays in its session, so that all of them together count as one program does.
+    A nicer one leads a session, so that its group can be nicer, too. Where the system does not let us find what a
+    task left behind in other ways, each worker leads a session.
 
     Returns:
         False if `regroup` has to be called for it, a little later.
     """
+    if hasattr(os, "setsid"):
+        try:
+            if nice or not ADOPTS:
+                os.setsid()
+            else:
+                os.setpgid(0, 0)
+        except OSError:
+            pass
     if not nice:
         return True
     if not hasattr(os, "setpriority"):
@@ -43,12 +58,14 @@ def step_back(nice: int) -> bool:
     return regroup(nice)
 
 
-def change(pid: int, nice: int) -> bool:
-    """Make a worker `nice` nicer than this process.
+def change(pid: int, nice: int, *, before: int) -> bool:
+    """Make a worker `nice` nicer than this process; it was `before` nicer.
 
     Returns:
-        False if the system does not let us, so that the worker must be replaced.
+        False if the worker must be replaced: the system does not let us, or it stands in the wrong session.
     """
+    if ADOPTS and bool(nice) != bool(before):
+        return False
     if not hasattr(os, "setpriority"):
         return _change_class(pid, nice, _class_of(os.getpid()))
     wanted = min(NICEST, own() + nice)
@@ -67,10 +84,7 @@ def change(pid: int, nice: int) -> bool:
 
 
 def regroup(nice: int, pid: int | None = None) -> bool:
-    """Make the group of a worker as nice as the worker: Linux, see "autogroup" in sched(7).
-
-    Linux may group processes by session, and share the CPUs between the groups first. A worker leads a session of its
-    own, so its niceness counts only if its group has it, too.
+    """Make the session of a worker as nice as the worker, where Linux shares the CPUs between sessions first.
 
     Returns:
         False if it must be tried again: the kernel takes one such change in a tenth of a second, from all that are not

@@ -92,10 +92,10 @@ class Pool:
         """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
         if handle.nice == nice:
             return True
-        if handle.pid is None:
+        if handle.pid is None or handle.nice is None:
             return False
         # It may change in part only, and then fits nobody.
-        handle.nice = nice if niceness.change(handle.pid, nice) else None
+        handle.nice = nice if niceness.change(handle.pid, nice, before=handle.nice) else None
         return handle.nice is not None
 
     def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
@@ -300,9 +300,9 @@ class Pool:
         everyone = processes.table()
         process = everyone.get(handle.pid)
         if process is not None and handle.process is not None and process.started != handle.process.started:
-            return  # Somebody else has its pid, which a session of its own that lives on would have kept.
+            return  # Somebody else has its pid, which a group of its own that lives on would have kept.
         victims = {handle.pid} | processes.descendants(handle.pid, everyone)
-        processes.end((victims | processes.session_members(handle.pid, everyone)) & everyone.keys())
+        processes.end((victims | processes.group_members(handle.pid, everyone)) & everyone.keys())
 
     def remove(self, handle: WorkerHandle) -> None:
         """Forget a worker that has ended, and close what connected us."""

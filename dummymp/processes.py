@@ -11,7 +11,17 @@ import signal
 import sys
 from typing import NamedTuple
 
-__all__ = ["ADOPTS", "Process", "adopt_orphans", "descendants", "end", "session_members", "table"]
+__all__ = [
+    "ADOPTS",
+    "Process",
+    "adopt_orphans",
+    "children",
+    "descendants",
+    "end",
+    "group_members",
+    "leave_terminal",
+    "table",
+]
 
 # Windows has no SIGKILL; os.kill with any other number ends the process there.
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -21,9 +31,10 @@ ADOPTS = sys.platform.startswith("linux")
 
 
 class Process(NamedTuple):
-    """One process: its parent, its session, and when it started (to tell it from a later one with the same pid)."""
+    """One process: its parent, group and session, and when it started, to tell it from a later one of the same pid."""
 
     parent: int
+    group: int
     session: int
     started: float
 
@@ -37,7 +48,7 @@ def table() -> dict[int, Process]:
     found = {}
     for process in psutil.process_iter():
         try:
-            found[process.pid] = Process(process.ppid(), _session(process.pid), process.create_time())
+            found[process.pid] = Process(process.ppid(), *_group_and_session(process.pid), process.create_time())
         except (psutil.Error, OSError):
             continue
     return found
@@ -58,9 +69,21 @@ def descendants(root: int, processes: dict[int, Process]) -> set[int]:
     return found - {root}
 
 
-def session_members(session: int, processes: dict[int, Process]) -> set[int]:
-    """Give the pids of a session. A worker leads its own, so this finds what a task left behind, too."""
-    return {pid for pid, process in processes.items() if process.session == session}
+def group_members(leader: int, processes: dict[int, Process]) -> set[int]:
+    """Give the pids of the process group, and of the session, that a worker leads: what its tasks left behind, too."""
+    return {pid for pid, process in processes.items() if leader in (process.group, process.session)}
+
+
+def children() -> set[int]:
+    """Give the pids that this process is the parent of; none where the system does not tell at once.
+
+    Linux does, if it was built so (CONFIG_PROC_CHILDREN), for a process of one thread.
+    """
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return {int(pid) for pid in file.read().split()}
+    except OSError:
+        return set()
 
 
 def end(pids: set[int], *, politely: bool = False) -> None:
@@ -76,7 +99,7 @@ def adopt_orphans() -> None:
     """Become the parent of what our descendants leave behind: Linux only, see PR_SET_CHILD_SUBREAPER in prctl(2).
 
     Workers do, so that a process that a task started is known as that task's however it hides (a daemon forks twice
-    and leaves its session); the server does, for what dead workers leave. Elsewhere the session has to do.
+    and leaves its session); the server does, for what dead workers leave. Elsewhere the group has to do.
     """
     if not ADOPTS:
         return
@@ -89,6 +112,29 @@ def adopt_orphans() -> None:
         pass
 
 
+def leave_terminal() -> None:
+    """Let go of the terminal from which the program was started, for this process and all that it starts.
+
+    Without it they cannot be stopped for reading from it in the background: opening /dev/tty fails at once. Elsewhere
+    than on Linux, workers leave it by leading sessions.
+    """
+    if not ADOPTS:
+        return
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return  # There is none.
+    import fcntl
+    import termios
+
+    try:
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+    except OSError:
+        pass
+    finally:
+        os.close(terminal)
+
+
 def _stat(pid: str) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -96,11 +142,11 @@ def _stat(pid: str) -> Process | None:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return Process(int(fields[1]), int(fields[3]), float(fields[19]))
+    return Process(int(fields[1]), int(fields[2]), int(fields[3]), float(fields[19]))
 
 
-def _session(pid: int) -> int:
+def _group_and_session(pid: int) -> tuple[int, int]:
     try:
-        return os.getsid(pid)
+        return os.getpgid(pid), os.getsid(pid)
     except (AttributeError, OSError):
-        return 0
+        return 0, 0

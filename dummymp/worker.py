@@ -446,11 +446,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
     for fd, target in ((stdout, STDOUT), (stderr, STDERR)):
         os.dup2(fd, target)
         os.close(fd)
-    try:
-        os.setsid()
-    except OSError:
-        pass
-    to_regroup = 0 if niceness.step_back(nice) else nice
+    to_regroup = 0 if niceness.set_apart(nice) else nice
 
     def begun(count: int) -> None:
         page.begun = count
@@ -473,7 +469,7 @@ def main_spawned(connection: Any, control: Any, number: int, nice: int) -> None:
     """Be worker `number` where multiprocessing started us (Windows)."""
     worker = Worker(WorkerChannel(connection), f"Worker-{number}")
     threading.Thread(target=_watch_pipe, args=(control,), name="dummymp-watch", daemon=True).start()
-    niceness.step_back(nice)
+    niceness.set_apart(nice)
     _serve(worker)
 
 

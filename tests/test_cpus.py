@@ -518,6 +518,32 @@ class TestIdleAndRan:
         machine.run(0.4)
         assert read(reader, running=2).ran == approx(2.0)
 
+    def test_ran_between_tasks(self, machine: Machine) -> None:
+        """Readings that always come when a task has just ended, and the next has not begun, still see that they ran."""
+        reader = machine.reader()
+        read(reader, running=0)
+        for _ in range(3):
+            reader.note_running(2)
+            machine.run(0.4)
+            assert read(reader, running=0).ran in (None, approx(2.0))
+        assert read(reader, running=0).ran == approx(2.0)
+
+    def test_lucky_windows(self, machine: Machine) -> None:
+        """A short window in which our task had a CPU for itself does not hide that two others share the next.
+
+        They count again as little as they use once there is room.
+        """
+        reader = machine.reader()
+        reader.baseline(OURS, processes=True)
+        machine.start(50, INIT)
+        hasty = {"window": 0.1, "threshold": 80, "running": 1}
+        read(reader, **hasty)
+        for mine in (0.6, 0.6, 1.0, 1.0, 0.7):
+            machine.run(0.1, {WORKER: mine, STRANGER: (2 - mine) / 2, 50: (2 - mine) / 2})
+            assert read(reader, **hasty).free == 1
+        machine.run(0.1, {WORKER: 1.0, STRANGER: 0.3, 50: 0.3})
+        assert read(reader, **hasty).free == 2
+
     def test_ran_unknown(self, machine: Machine, reader: CpuReader) -> None:
         """Who does not say how many run is not told."""
         machine.run(0.4)

@@ -40,10 +40,19 @@ class TestWorkers:
 
     def test_nicer(self) -> None:
         """A priority that changes while a worker lives holds for its next task; it steps back where it is."""
-        dummymp.configure(priority=nice(0))
+        dummymp.configure(priority=nice(3))
         worker, _ = dummymp.run(where).result()
         dummymp.configure(priority=nice(5))
         assert dummymp.run(where).result() == (worker, above_ours(5))
+
+    def test_first_step(self) -> None:
+        """From no step back to one, too: by a new worker where it must stand in another session for that."""
+        dummymp.configure(priority=nice(0), max_processes=1)
+        dummymp.run(where).result()
+        dummymp.configure(priority=nice(5))
+        worker, niceness_now = dummymp.run(where).result()
+        assert niceness_now == above_ours(5)
+        assert dummymp.worker_pids() == [worker]
 
     def test_less_nice(self) -> None:
         """Back again, too: by the same worker if we may, which only the administrator may, or by a new one."""
@@ -56,7 +65,7 @@ class TestWorkers:
         """Where the system does not let us change a worker, a new one takes its place, and the old one ends."""
         dummymp.configure(priority=nice(5), max_processes=1)
         worker, _ = dummymp.run(where).result()
-        monkeypatch.setattr(niceness, "change", lambda pid, nice: False)
+        monkeypatch.setattr(niceness, "change", lambda pid, nice, before: False)
         dummymp.configure(priority=nice(0))
         successor, niceness_now = dummymp.run(where).result()
         assert successor != worker
@@ -67,7 +76,7 @@ class TestWorkers:
 
     def test_threads(self) -> None:
         """Threads that a library left in a worker step back with it."""
-        dummymp.configure(priority=nice(0), max_processes=1)
+        dummymp.configure(priority=nice(2), max_processes=1)
         dummymp.run(leave_a_thread).result()
         dummymp.configure(priority=nice(7))
         if os.path.isdir("/proc/self/task"):
@@ -91,7 +100,7 @@ def of_all_threads() -> list[int]:
 
 
 class TestGroups:
-    """Linux may share the CPUs between sessions first; a worker leads one."""
+    """Linux may share the CPUs between sessions first; a worker that is nicer than we are leads one."""
 
     def refuse(self, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
         def refuse(*args: Any) -> Any:
@@ -154,8 +163,9 @@ class TestWindows:
 
     @pytest.fixture(autouse=True)
     def windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("getpriority", "setpriority", "nice"):
+        for name in ("getpriority", "setpriority", "nice", "setsid", "setpgid"):
             monkeypatch.delattr(os, name)
+        monkeypatch.setattr(niceness, "ADOPTS", False)
         monkeypatch.setattr(psutil, "Process", FakeProcess)
         FakeProcess.classes = {os.getpid(): self.NORMAL, os.getppid(): self.NORMAL, 5: self.NORMAL}
 
@@ -176,12 +186,12 @@ class TestWindows:
     def test_classes(self, ours: int, number: int, expected: int) -> None:
         """A worker gets the class that stands for its niceness, and none above that of the main program."""
         FakeProcess.classes[os.getpid()] = ours
-        assert niceness.change(5, number)
+        assert niceness.change(5, number, before=0)
         assert FakeProcess.classes[5] == expected
 
     def test_worker(self) -> None:
         """A new worker does that itself, by the class of the program that started it."""
-        assert niceness.step_back(15)
+        assert niceness.set_apart(15)
         assert FakeProcess.classes[os.getpid()] == self.IDLE
 
     def test_own(self) -> None:
@@ -192,4 +202,4 @@ class TestWindows:
 
     def test_gone(self) -> None:
         """A worker that is gone is none that could be changed."""
-        assert not niceness.change(6, 15)
+        assert not niceness.change(6, 15, before=0)

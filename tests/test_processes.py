@@ -67,7 +67,7 @@ def wait_until_gone(pids: set[int]) -> None:
 
 
 def planted(*parents: tuple[int, int]) -> dict[int, Process]:
-    return {pid: Process(parent, 0, 0.0) for pid, parent in parents}
+    return {pid: Process(parent, 0, 0, 0.0) for pid, parent in parents}
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,20 @@ def test_descendants(root: int, table: dict[int, Process], expected: set[int]) -
     assert processes.descendants(root, table) == expected
 
 
-def test_session_members() -> None:
-    """All processes of one session, however they are related."""
-    table = {1: Process(0, 1, 0.0), 2: Process(1, 2, 0.0), 3: Process(0, 2, 0.0)}
-    assert processes.session_members(2, table) == {2, 3}
-    assert processes.session_members(9, table) == set()
+def test_group_members() -> None:
+    """All processes of a group, and of a session, however they are related."""
+    table = {1: Process(0, 1, 1, 0.0), 2: Process(1, 2, 1, 0.0), 3: Process(0, 2, 1, 0.0), 4: Process(0, 4, 2, 0.0)}
+    assert processes.group_members(2, table) == {2, 3, 4}
+    assert processes.group_members(9, table) == set()
 
 
 # --- real processes ----------------------------------------------------------------------------------------------
 
 
 def test_table_has_this_process() -> None:
-    """Parent and session of this process stand in the table as the system tells them."""
+    """Parent, group and session of this process stand in the table as the system tells them."""
     own = processes.table()[os.getpid()]
-    assert own.parent == os.getppid()
-    assert own.session == os.getsid(0)
+    assert (own.parent, own.group, own.session) == (os.getppid(), os.getpgrp(), os.getsid(0))
 
 
 def test_table_without_proc_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +108,7 @@ def test_table_without_proc_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     here = processes.table()[os.getpid()]
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     there = processes.table()[os.getpid()]
-    assert (there.parent, there.session) == (here.parent, here.session)
+    assert there[:3] == here[:3]
 
 
 def test_start_time_stays() -> None:
@@ -125,14 +124,14 @@ def test_name_with_spaces_and_parentheses(tmp_path: Any) -> None:
     with subprocess.Popen([str(name), "-c", "read line"], stdin=subprocess.PIPE, start_new_session=True) as odd:
         found = processes.table()[odd.pid]
         odd.communicate()
-    assert (found.parent, found.session) == (os.getpid(), odd.pid)
+    assert found[:3] == (os.getpid(), odd.pid, odd.pid)
 
 
 def test_tree_is_found(tree: Tree) -> None:
     """All that a process started is found, direct or not, and nothing else."""
     table = processes.table()
     assert processes.descendants(tree.shell.pid, table) == tree.below
-    assert processes.session_members(tree.shell.pid, table) == {tree.shell.pid, *tree.below}
+    assert processes.group_members(tree.shell.pid, table) == {tree.shell.pid, *tree.below}
     assert tree.other.pid in processes.descendants(os.getpid(), table)
 
 

@@ -35,6 +35,8 @@ from dummymp.transport import ENDED_HEAD, FUNCTION, READY, RESULT, SETTINGS, STO
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs socket pairs and fork")
 METHODS = ["forkserver", "spawn"]
 
+linux = pytest.mark.skipif(not processes.ADOPTS, reason="elsewhere what a worker leaves is not below the server")
+
 
 class Driver:
     """A launcher, the workers started with it, and patience.
@@ -55,9 +57,9 @@ class Driver:
     def kill(self, number: int, *, grace: float) -> bool:
         return self.launcher.kill(self.first + number, grace=grace)
 
-    def ready(self, number: int, method: str = "forkserver") -> int:
+    def ready(self, number: int, method: str = "forkserver", nice: int = 0) -> int:
         """Start a worker, wait until it is ready, and give its pid."""
-        started = self.start(number, method)
+        started = self.start(number, method, nice)
         kind, message = self.message(started)
         assert kind == READY
         return int(U64.unpack(message)[0])
@@ -214,10 +216,16 @@ def test_start(driver: Driver, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_worker_leads_its_own_session(driver: Driver, method: str) -> None:
-    """A worker has no terminal in common with us: Ctrl-C does not reach it."""
-    pid = driver.ready(1, method)
-    assert os.getsid(pid) == os.getpgid(pid) == pid
+def test_worker_leads_a_group(driver: Driver, method: str) -> None:
+    """Ctrl-C and signals to our group do not reach a worker; one that is nicer than we are leads a session, too.
+
+    The others share our session: Linux may give each session the same share of the CPUs, and many of ours would get
+    many.
+    """
+    pid, nicer = driver.ready(1, method), driver.ready(2, method, nice=3)
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == (os.getsid(0) if processes.ADOPTS else pid)
+    assert os.getsid(nicer) == os.getpgid(nicer) == nicer
     assert os.getpgid(driver.launcher.pids[0]) != os.getpgid(0)
 
 
@@ -365,11 +373,12 @@ def test_kill_ends_what_the_task_started(driver: Driver, code: str, grace: float
     wait_until_gone(worker, program)
 
 
-def test_kill_of_a_worker_that_has_ended(driver: Driver) -> None:
-    """What a worker left behind in its session is ended, too, when it is asked for later; nobody else is."""
+@pytest.mark.parametrize("detached", [False, pytest.param(True, marks=linux)], ids=["attached", "detached"])
+def test_kill_of_a_worker_that_has_ended(driver: Driver, detached: bool) -> None:
+    """What a worker left behind is ended, too, when it is asked for later; nobody else is."""
     driver.ready(1)
     driver.ready(2)
-    driver.give(1, start_program, WAITING, False)
+    driver.give(1, start_program, WAITING, detached)
     _, program = driver.result(1)
     driver.started[1].channel.send(STOP)
     assert driver.wait_for(ENDED, 1) == 0
@@ -478,17 +487,19 @@ def test_a_stranger_with_the_pid_of_a_worker(monkeypatch: pytest.MonkeyPatch) ->
         assert stranger.wait(TIMEOUT) == -signal.SIGKILL
 
 
-@pytest.mark.skipif(not processes.ADOPTS, reason="Linux: elsewhere what a worker leaves is not below the server")
-def test_a_strangers_session_with_the_number_of_a_worker() -> None:
-    """What is left of a worker is below the server; a session that is not is somebody else's."""
+@linux
+def test_a_strangers_group_with_the_number_of_a_worker() -> None:
+    """What is left of a worker is below the server; a group that is not is somebody else's."""
     me = os.getpid()
     table = {
-        me: processes.Process(1, me, 1.0),
-        70: processes.Process(me, 60, 2.0),
-        71: processes.Process(70, 60, 3.0),
-        80: processes.Process(1, 60, 4.0),
+        me: processes.Process(1, me, me, 1.0),
+        70: processes.Process(me, 60, 60, 2.0),
+        71: processes.Process(70, 60, me, 3.0),
+        72: processes.Process(71, 72, 60, 3.0),
+        80: processes.Process(1, 60, 60, 4.0),
     }
-    assert _Server._members(60, table) == {70, 71}
+    server = types.SimpleNamespace(_pids={1: 60}, _left={})
+    assert _Server._members(server, 1, table) == {70, 71, 72}  # type: ignore[arg-type]
 
 
 def test_abandon(driver: Driver) -> None:
@@ -545,6 +556,8 @@ def test_a_worker_that_lives_is_never_forgotten(monkeypatch: pytest.MonkeyPatch)
     server._wake_reader.setblocking(False)
     server._pids, server._numbers = {1: 1001}, {1001: 1}
     server._ended = collections.deque()
+    server._left = {}
+    monkeypatch.setattr(processes, "children", set)
     monkeypatch.setattr(server, "_reply", lambda *reply: None)
     monkeypatch.setattr(forkserver, "REMEMBERED", 3)
     for number in range(2, 12):

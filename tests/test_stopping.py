@@ -196,6 +196,30 @@ def test_ctrl_c_at_a_terminal(run: Run, start_method: str) -> None:
     run.check_nothing_is_left()
 
 
+def test_tasks_have_no_terminal(run: Run, start_method: str) -> None:
+    """A program that asks at the terminal for a password fails at once; in the background it would stop for ever."""
+    process = run.start_at_terminal(
+        """
+        import dummymp
+
+        def ask():
+            with open("/dev/tty") as terminal:
+                return terminal.readline()
+
+        dummymp.configure(priority="nuclear")
+        dummymp.run(ask)
+        dummymp.run(print, "went on")
+        dummymp.process_until_done()
+        print(repr(dummymp.get_errors()[0]))
+        """
+    )
+    screen = run.read_to_the_end()
+    assert process.returncode == 0
+    assert "went on\n" in screen
+    assert "OSError(6" in screen.splitlines()[-1]
+    run.check_nothing_is_left()
+
+
 def test_ctrl_c_while_workers_start(run: Run) -> None:
     """Ctrl-C before the first worker is up is no different: one traceback, nothing left."""
     process = run.start_at_terminal('print("on", "my way", flush=True)\n' + FIFTY_SLEEPS)
