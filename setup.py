@@ -67,6 +67,8 @@ setup(
             "pytest>=7.4",
             "setuptools>=70.1",
         ],
+        # The pools that benchmarks/ puts side by side.
+        "bench": [*EXTRAS["arrays"], "joblib>=1.3", "loky>=3.4", "mpire>=2.8", "pebble>=5.0"],
     },
     zip_safe=False,
 )

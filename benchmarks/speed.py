@@ -6,7 +6,7 @@
 
 Each system runs in a process of its own, the rounds are interleaved, and what is printed are medians, because machines
 are noisy and drift: compare the columns of one run, never numbers of two runs. Install the peers with
-``python -m pip install joblib loky mpire pebble``.
+``python -m pip install ".[bench]"``.
 """
 
 from __future__ import annotations

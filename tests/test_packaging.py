@@ -127,7 +127,7 @@ def test_requirements(metadata: email.message.Message) -> None:
     """Two packages are needed; the rest is an extra, and there is no extra without a feature."""
     needed = [line for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line]
     assert sorted(line.split(">")[0].strip() for line in needed) == ["cloudpickle", "psutil"]
-    assert sorted(metadata.get_all("Provides-Extra") or []) == ["arrays", "progress", "test"]
+    assert sorted(metadata.get_all("Provides-Extra") or []) == ["arrays", "bench", "progress", "test"]
 
 
 def test_version_is_read_without_importing(source: Path, tmp_path: Path) -> None:
