@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Speed, side by side: dummymp and the pools that people use today, in one run.
 
-    python benchmarks/speed.py                     all systems that are installed, 5 rounds
-    python benchmarks/speed.py --rounds 3 --only dummymp Pool
+    python benchmarks/speed.py                     all systems that are installed, 5 rounds: half an hour
+    python benchmarks/speed.py --rounds 3 --only dummymp Pool --no-arrays
 
 Each system runs in a process of its own, the rounds are interleaved, and what is printed are medians, because machines
 are noisy and drift: compare the columns of one run, never numbers of two runs. Install the peers with
@@ -115,6 +115,17 @@ SYSTEMS = {
         pool = mpire.WorkerPool(WORKERS, keep_alive=True)
         def calls(items):
             return [result.get() for result in [pool.apply_async(work, (item,)) for item in items]]
+    """,
+    # What cannot be beaten: two plain processes, the work split beforehand, no results.
+    "limit": """
+        import multiprocessing
+        def share(items):
+            for item in items: work(item)
+        def calls(items):
+            context = multiprocessing.get_context("fork")
+            processes = [context.Process(target=share, args=(items[n::WORKERS],)) for n in range(WORKERS)]
+            for process in processes: process.start()
+            for process in processes: process.join()
     """,
 }
 
@@ -296,10 +307,12 @@ def installed(system: str) -> bool:
     """Tell whether a system can be imported here."""
     import importlib.util
 
+    if system == "limit":
+        return hasattr(os, "fork")
     return system in ("Pool", "ProcessPoolExecutor") or importlib.util.find_spec(system) is not None
 
 
-def measure(systems: list[str], rounds: int, *, arrays: bool) -> dict[str, dict[str, list[float]]]:
+def measure(everyone: list[str], rounds: int, *, arrays: bool) -> dict[str, dict[str, list[float]]]:
     """Give ``{row: {system: [one number a round]}}``; rounds are interleaved."""
     table: dict[str, dict[str, list[float]]] = {}
 
@@ -310,9 +323,10 @@ def measure(systems: list[str], rounds: int, *, arrays: bool) -> dict[str, dict[
             print(f"{system}, {row}: {error}", file=sys.stderr)
 
     has_numpy = arrays and installed("numpy")
+    systems = [system for system in everyone if system != "limit"]
     for _ in range(rounds):
         for row, (items, sleep, _unit) in WORKLOADS.items():
-            for system in systems:
+            for system in everyone:
                 note(row, system, lambda s=system, i=items, z=sleep: float(run(script(s, i, z))[0]))  # type: ignore[misc]
         for row, (work, items, _bytes) in ARRAY_WORKLOADS.items() if has_numpy else ():
             text = textwrap.dedent(ARRAYS) + work
@@ -341,6 +355,29 @@ def shown(row: str, seconds: float) -> str:
     return f"{seconds:.2f} s" if unit == "seconds" else f"{seconds * 1000:.0f} ms"
 
 
+def cell(row: str, system: str, medians: dict[str, float]) -> str:
+    """Give the number of a system, and how much longer it took than dummymp."""
+    if system not in medians:
+        return "-"
+    text = shown(row, medians[system])
+    if system == "dummymp" or "dummymp" not in medians:
+        return text
+    return f"{text} ({medians[system] / medians['dummymp']:.2f})"
+
+
+def print_alone(rounds: int) -> None:
+    """Print what a program pays that nobody compares."""
+    print(f"{where()}, medians of {rounds} rounds\n\n| dummymp alone | |\n|---|---|")
+    for row, (source, text) in ALONE.items():
+        numbers = [float(run(textwrap.dedent(source))[0]) for _ in range(rounds)]
+        print(f"| {row} | {text(statistics.median(numbers))} |")
+
+
+def where() -> str:
+    """Say on what machine this is."""
+    return f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} CPUs"
+
+
 def main() -> None:
     """Measure and print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -351,23 +388,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print every number")
     arguments = parser.parse_args()
     if arguments.alone:
-        print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {arguments.rounds} rounds\n")
-        print("| dummymp alone | |\n|---|---|")
-        for row, (source, text) in ALONE.items():
-            numbers = [float(run(textwrap.dedent(source))[0]) for _ in range(arguments.rounds)]
-            print(f"| {row} | {text(statistics.median(numbers))} |")
+        print_alone(arguments.rounds)
         return
     systems = [system for system in arguments.only or SYSTEMS if installed(system)]
     table = measure(systems, arguments.rounds, arrays=not arguments.no_arrays)
     if arguments.json:
         print(json.dumps(table))
         return
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {arguments.rounds} rounds\n")
+    print(f"{where()}, medians of {arguments.rounds} rounds. In brackets: how many times as fast dummymp is.\n")
     print("| workload |", " | ".join(systems), "|")
     print("|---|" + "---|" * len(systems))
     for row, cells in table.items():
-        values = [shown(row, statistics.median(cells[s])) if cells.get(s) else "-" for s in systems]
-        print(f"| {row} |", " | ".join(values), "|")
+        medians = {system: statistics.median(numbers) for system, numbers in cells.items() if numbers}
+        print(f"| {row} |", " | ".join(cell(row, system, medians) for system in systems), "|")
+    if not arguments.only:
+        print()
+        print_alone(arguments.rounds)
 
 
 if __name__ == "__main__":
