@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 import time
+from typing import Any
 
 from . import processes
 
@@ -120,6 +121,21 @@ def _close_inherited(last: int) -> None:
             continue  # That of the folder itself.
 
 
+def _load_worker() -> Any:
+    """Load what each worker needs before the first fork, so that all of them have it at once; give its module."""
+    gc.disable()  # All that is made now stays.
+    from . import worker
+
+    try:
+        import cloudpickle  # noqa: F401
+    except ImportError:
+        pass  # Who needs it says so.
+    # It never changes from now on: forked workers need not copy its pages when they collect garbage.
+    gc.freeze()
+    gc.enable()
+    return worker
+
+
 class _Server:
     def __init__(self, connection: socket.socket, parent: int) -> None:
         self._connection = connection
@@ -131,18 +147,13 @@ class _Server:
         self._left: dict[int, int] = {}  # pid -> number of the dead worker whose task had started it.
         self._kills: list[tuple[float, dict[int, processes.Process], int]] = []
         self._quit_at: float | None = None
-        self._reaps_orphans = False
+        self._reaps_orphans = self._adopts = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._take_requests)
         processes.leave_terminal()
         self._watch_children()
         self._watch_parent(parent)
-        # The worker's code, loaded before the first fork, so that each worker has it at once.
-        from . import worker
-
-        self._worker = worker
-        # What is there now never changes: forked workers need not copy its pages when they collect garbage.
-        gc.freeze()
+        self._worker = _load_worker()
 
     def _watch_children(self) -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -207,7 +218,7 @@ class _Server:
                 self._quit_at = time.monotonic() + argument / 1000
         if not self._reaps_orphans and self._numbers:
             self._reaps_orphans = True
-            processes.adopt_orphans()
+            self._adopts = processes.adopt_orphans()
 
     def _reply(self, what: int, number: int, value: int, peak: int = 0) -> None:
         try:
@@ -345,6 +356,8 @@ class _Server:
     def _end_everything(self) -> None:
         """Kill all that is below us, and go. In rounds, because a process may fork while it is being looked for."""
         for _ in range(50):
+            if self._adopts and processes.childless():
+                break  # What our descendants left behind would be a child of ours.
             everyone = processes.table()
             victims = processes.descendants(os.getpid(), everyone)
             for number in self._numbers.values():

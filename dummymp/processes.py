@@ -15,6 +15,7 @@ __all__ = [
     "ADOPTS",
     "Process",
     "adopt_orphans",
+    "childless",
     "children",
     "descendants",
     "end",
@@ -95,21 +96,33 @@ def end(pids: set[int], *, politely: bool = False) -> None:
             continue
 
 
-def adopt_orphans() -> None:
+def childless() -> bool:
+    """Tell whether this process has no children, not even such as have ended and were not reaped."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def adopt_orphans() -> bool:
     """Become the parent of what our descendants leave behind: Linux only, see PR_SET_CHILD_SUBREAPER in prctl(2).
 
     Workers do, so that a process that a task started is known as that task's however it hides (a daemon forks twice
     and leaves its session); the server does, for what dead workers leave. Elsewhere the group has to do.
+
+    Returns:
+        Whether it is so now.
     """
     if not ADOPTS:
-        return
+        return False
     import ctypes
 
     pr_set_child_subreaper = 36  # <linux/prctl.h>
     try:
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+        return bool(ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0) == 0)
     except (AttributeError, OSError):
-        pass
+        return False
 
 
 def leave_terminal() -> None:
