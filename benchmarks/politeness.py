@@ -368,7 +368,7 @@ def measure_waiting(bench: Bench, rounds: int) -> None:
 READINGS = """
     import os, sys, time
     from dummymp.cpus import CpuReader
-    from dummymp.policy import PRESETS
+    from dummymp.presets import PRESETS
     seconds = float(sys.argv[1])
     for preset in PRESETS.values():
         if preset.threshold is None: continue

@@ -11,7 +11,7 @@
 A map of the package, from the top down:
 
     api, legacy        the functions: methods of one hidden queue
-    taskqueue          records calls, drives them, hands out results         options, task, progress
+    taskqueue          records calls, drives them, hands out results         options, presets, task, progress
     lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
     manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
@@ -23,6 +23,7 @@ A map of the package, from the top down:
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records
+    hints              what type checkers want to see
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from .errors import (
 )
 from .legacy import *  # noqa: F403
 from .legacy import __all__ as _legacy_names
-from .policy import Preset, Priority
+from .presets import Preset, Priority
 from .task import Task
 from .taskqueue import TaskQueue
 

@@ -19,13 +19,14 @@ from .counters import system_counters
 from .cpus import CpuReader
 from .limits import limit, machine, on_login_node
 from .memory import memory
-from .policy import PRESETS, decide
+from .policy import decide
+from .presets import PRESETS
 from .programs import rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .policy import Preset
+    from .presets import Preset
 
 __all__ = ["main"]
 

@@ -16,7 +16,7 @@ from .policy import Decision, decide, next_window
 if TYPE_CHECKING:
     from .cpus import Reading
     from .options import Options
-    from .policy import Preset
+    from .presets import Preset
 
 __all__ = ["Budget", "kept_free"]
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Any, Callable
 
+from .freeze import freeze
+from .surroundings import capture
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,6 +37,10 @@ class ProcessEngine:
             All but the last give what is to be called of the user's own code: a function, an iterator of such, or
             None.
     """
+
+    # What turns a call, and what surrounds it, into bytes.
+    freeze = staticmethod(freeze)
+    capture = staticmethod(capture)
 
     def __init__(
         self,

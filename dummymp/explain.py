@@ -6,9 +6,12 @@ from __future__ import annotations
 import functools
 import reprlib
 import types
-from typing import Any, Callable
 
 from .errors import NotPicklable
+from .hints import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 __all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "function_name", "headline", "type_name"]
 

@@ -9,6 +9,7 @@ and `kill` do not stop a task that runs.
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import sys
 import threading
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import nesting
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
+from .freeze import freeze
 from .log import logger
 from .pickling import loads
 from .seeds import reseed
+from .surroundings import capture
 
 if TYPE_CHECKING:
     from .task import Task
@@ -32,6 +35,10 @@ _After = Callable[[], object]
 
 class InlineEngine:
     """Runs the tasks of one queue in this process. Arguments: as `ProcessEngine`'s of the same name."""
+
+    # What turns a call, and what surrounds it, into bytes that are read in this process.
+    freeze = staticmethod(functools.partial(freeze, here=True))
+    capture = staticmethod(capture)
 
     def __init__(
         self,

@@ -10,21 +10,23 @@ called as they would have been, only that much later.
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from typing import Any, Callable, TypeVar
 
-try:
-    # What `signal` wraps. It makes enumerations of all that goes in and out, which takes ten times as long.
-    from _signal import getsignal  # type: ignore[import-not-found]
-    from _signal import signal as set_handler
-except ImportError:
-    from signal import getsignal
-    from signal import signal as set_handler
+from .hints import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import signal
+    from typing import Any, Callable
+
+    from .hints import T
+else:
+    try:
+        # What `signal` wraps. It makes enumerations of all that goes in and out, which takes ten times as long.
+        import _signal as signal
+    except ImportError:
+        import signal
 
 __all__ = ["deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
-
-T = TypeVar("T")
 
 _main_thread: int | None = None
 
@@ -47,12 +49,12 @@ class _Deferrable:
 
     def install(self) -> None:
         """Set our handler, unless it is there: a Ctrl-C between two steps of ours may have left it; no harm done."""
-        previous = getsignal(signal.SIGINT)
+        previous = signal.getsignal(signal.SIGINT)
         if previous != self._handle:
             # SIG_IGN, SIG_DFL and handlers made in C are not ours to delay.
             self._previous = previous if callable(previous) else None
             if self._previous is not None:
-                set_handler(signal.SIGINT, self._handle)
+                signal.signal(signal.SIGINT, self._handle)
 
     def __exit__(self, *exc: object) -> None:
         if threading.get_ident() != _main_thread:
@@ -61,8 +63,8 @@ class _Deferrable:
         if self.depth == 0 and self._previous is not None:
             self.holding += 1
             try:
-                if getsignal(signal.SIGINT) == self._handle:  # Unless a callback of the user set another.
-                    set_handler(signal.SIGINT, self._previous)
+                if signal.getsignal(signal.SIGINT) == self._handle:  # Unless a callback of the user set another.
+                    signal.signal(signal.SIGINT, self._previous)
             finally:
                 self.holding -= 1
             self.let_through()
@@ -72,8 +74,8 @@ class _Deferrable:
         self.depth = self.holding = 0
         self.ajar = False
         self._pending = None
-        if self._previous is not None and getsignal(signal.SIGINT) == self._handle:
-            set_handler(signal.SIGINT, self._previous)
+        if self._previous is not None and signal.getsignal(signal.SIGINT) == self._handle:
+            signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.holding > self.ajar:
@@ -125,7 +127,7 @@ def ignore_from_now_on() -> None:
     """Ignore Ctrl-C until the program has ended, which it is about to."""
     while threading.get_ident() == _main_thread:
         try:
-            set_handler(signal.SIGINT, int(signal.SIG_IGN))  # C knows no enumerations.
+            signal.signal(signal.SIGINT, int(signal.SIG_IGN))  # C knows no enumerations.
             return
         except KeyboardInterrupt:
             continue  # It came just before.

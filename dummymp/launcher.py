@@ -6,6 +6,7 @@ A launcher starts workers without waiting for them. What happened to them comes 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from . import forkserver, processes
 from .page import Page
 from .transport import NO_SIGNAL, Channel, PipeChannel
 
-__all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
+__all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher", "start_early"]
 
 # How long the end of everything may take. DESIGN: at exit all is gone within 2 s.
 QUIT_GRACE = 0.5
@@ -411,6 +412,32 @@ class WindowsLauncher:
         self._alive.clear()
 
 
+_early: Launcher | WindowsLauncher | None = None
+_turns = itertools.count()
+
+
+def start_early() -> None:
+    """Start the server before the rest of what it takes is loaded; the first `make_launcher` gives its launcher."""
+    global _early
+    if next(_turns) == 0:  # Of several threads only one.
+        _early = make_launcher()
+        try:
+            _early.prepare()
+        except OSError:
+            pass  # The first worker says so.
+
+
 def make_launcher() -> Launcher | WindowsLauncher:
-    """Give the launcher of this platform."""
-    return WindowsLauncher() if sys.platform == "win32" else Launcher()
+    """Give a launcher of this platform."""
+    global _early
+    early, _early = _early, None
+    return early or (WindowsLauncher() if sys.platform == "win32" else Launcher())
+
+
+def _abandon_after_fork() -> None:
+    if _early is not None:
+        _early.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_after_fork)

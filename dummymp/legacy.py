@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
-
 from . import api
-from .policy import Priority
+from .hints import TYPE_CHECKING
+from .presets import Priority
 
 if TYPE_CHECKING:
-    from .policy import Preset
+    from typing import Any, Callable
+
+    from .presets import Preset
 
 __all__ = [
     "DUMMYMP_AGGRESSIVE",
@@ -60,7 +61,7 @@ def set_priority_mode(mode: Priority | Preset | int | str) -> None:
 
 def get_priority_mode() -> Any:
     """Give the `Priority` that holds, or the `Preset` if it is one of the user's own."""
-    from .policy import PRESETS
+    from .presets import PRESETS
 
     preset = api._queue._options.priority
     return next((priority for priority, known in PRESETS.items() if known is preset), preset)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .hints import TYPE_CHECKING
 from .interrupts import held
 
 if TYPE_CHECKING:

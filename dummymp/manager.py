@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .outbox import After
     from .pace import Pace
-    from .policy import Preset
+    from .presets import Preset
     from .task import Task
 
 __all__ = ["Manager", "end_unused_workers", "the_manager"]

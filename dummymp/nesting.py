@@ -9,12 +9,12 @@ empty, and leaves nothing in it.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Callable
 
+from .hints import TYPE_CHECKING
 from .log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 __all__ = ["enter_worker", "hide", "in_task", "in_worker", "note", "task_runs_here", "worker_task_over"]

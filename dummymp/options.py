@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable
 
-from .policy import find_preset
+from .hints import TYPE_CHECKING
+from .presets import find_preset
 
 if TYPE_CHECKING:
-    from .policy import Preset
+    from typing import Any, Callable
+
+    from .presets import Preset
 
 __all__ = ["Options"]
 

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, cast
 
 from .errors import TaskFailed
-from .freeze import freeze
+from .hints import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Callable, Protocol
 
     from .freeze import Frozen
     from .maptasks import Chunk
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
         def kill(self, task: Task[Any]) -> bool: ...
 
 __all__ = ["Task"]
-
-T = TypeVar("T")
 
 
 class Task(Generic[T]):
@@ -82,8 +79,8 @@ class Task(Generic[T]):
     @property
     def pid(self) -> int | None:
         """Give the process id of the worker that runs it or ran it last; None before it started."""
-        pid = self._pid
-        return cast("int | None", pid() if callable(pid) else pid)
+        pid: int | None = self._pid() if callable(self._pid) else self._pid
+        return pid
 
     def done(self) -> bool:
         """Tell whether it has ended, well or not. Looks only; see `result` for waiting."""
@@ -107,7 +104,8 @@ class Task(Generic[T]):
         What would end the script that asks, SystemExit and KeyboardInterrupt above all, is raised as a `TaskFailed`.
         """
         if self._error is None:
-            return cast(T, self._value)
+            value: T = self._value
+            return value
         if isinstance(self._error, Exception):
             raise self._error.with_traceback(None)
         what = "sys.exit()" if isinstance(self._error, SystemExit) else f"raise {type(self._error).__name__}"
@@ -133,14 +131,14 @@ class Task(Generic[T]):
         return self._queue.kill(self)
 
     def freeze(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, here: bool, surroundings: Any
+        self, engine: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, surroundings: Any
     ) -> None:
-        """Turn the call into bytes, with its `surroundings`; `here`: it will run in this process.
+        """Turn the call into bytes for `engine`, with its `surroundings`.
 
         Raises:
             NotPicklable: Something cannot travel.
         """
-        self.frozen = freeze(func, args, kwargs, number=self.index, here=here)
+        self.frozen = engine.freeze(func, args, kwargs, number=self.index)
         self.frozen.surroundings = surroundings
 
     def freeze_live(self) -> None:

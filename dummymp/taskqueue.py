@@ -11,31 +11,29 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from . import nesting
 from .errors import TaskKilled, TasksFailed
 from .explain import function_name
-from .inline import InlineEngine
+from .hints import TYPE_CHECKING
 from .interrupts import deferrable, held, own_code
 from .log import logger
 from .options import Options
-from .surroundings import capture
 from .task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
+    from typing import Any, Callable
 
     from typing_extensions import ParamSpec
 
+    from .hints import T
     from .outbox import After
 
     P = ParamSpec("P")
 
 __all__ = ["TaskQueue"]
-
-T = TypeVar("T")
 
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
@@ -102,21 +100,20 @@ class TaskQueue:
         if not callable(func):
             raise TypeError(_not_callable(func))
         options = self._options
-        surroundings = capture(options.seed, options.threads_per_task)
         engine = self._engine
         if engine is None:
             with self._lock:
                 engine = self._engine or self._start_engine()
+        surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(
             self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
         )
-        here = isinstance(engine, InlineEngine)
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
-            task.freeze(func, args, kwargs, here=here, surroundings=surroundings)
+            task.freeze(engine, func, args, kwargs, surroundings=surroundings)
         else:
-            task.live = functools.partial(task.freeze, func, args, kwargs, here=here, surroundings=surroundings)
+            task.live = functools.partial(task.freeze, engine, func, args, kwargs, surroundings=surroundings)
         with self._lock:
             if engine is self._engine:
                 task.index = len(self._tasks)
@@ -153,9 +150,14 @@ class TaskQueue:
     def _make_engine(self, here: bool, **tell: Any) -> Any:
         if nesting.in_task():
             nesting.note(_NESTED_NOTE)
-        if here:
-            return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
         with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+            if here:
+                from .inline import InlineEngine
+
+                return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
+            from .launcher import start_early
+
+            start_early()  # The server loads its modules while we load the rest of ours.
             from .engine import ProcessEngine
             from .manager import the_manager
 

@@ -22,7 +22,8 @@ from dummymp.counters import LinuxCounters, Process, PsutilCounters, Totals, sys
 from dummymp.cpus import MAX_AGE, CpuReader, Reading
 from dummymp.kernelfiles import Group
 from dummymp.neighbours import Neighbours, Window
-from dummymp.policy import PRESETS, Priority, decide, next_window
+from dummymp.policy import decide, next_window
+from dummymp.presets import PRESETS, Priority
 
 TIMEOUT = 60
 approx: Any = pytest.approx  # It stands for a number, but its type does not say so.

@@ -12,7 +12,7 @@ import pytest
 
 import dummymp
 from dummymp import niceness
-from dummymp.policy import Preset
+from dummymp.presets import Preset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="needs niceness")
 

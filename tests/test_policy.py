@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dummymp.policy import PRESETS, Decision, Preset, Priority, decide, find_preset, next_window
+from dummymp.policy import Decision, decide, next_window
+from dummymp.presets import PRESETS, Preset, Priority, find_preset
 
 GENEROUS, NORMAL, AGGRESSIVE, EXTREME, NUCLEAR = (PRESETS[priority] for priority in Priority)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Script
 
 import dummymp
-from dummymp.policy import PRESETS
+from dummymp.presets import PRESETS
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")

@@ -17,7 +17,8 @@ import pytest
 
 import dummymp
 from dummymp import reasons
-from dummymp.policy import PRESETS, Decision, Priority
+from dummymp.policy import Decision
+from dummymp.presets import PRESETS, Priority
 from dummymp.progress import show_progress
 from dummymp.reasons import Reasons
 

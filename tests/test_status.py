@@ -15,7 +15,7 @@ import pytest
 
 import dummymp
 from dummymp import __main__ as page
-from dummymp.policy import Priority
+from dummymp.presets import Priority
 from dummymp.programs import Program, rank, top_users
 
 TIMEOUT = 60

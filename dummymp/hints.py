@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""What the modules that `import dummymp` loads need of `typing`, which takes as long to load as all the rest of them.
+
+Type checkers hold TYPE_CHECKING for True wherever it comes from, and see the real thing.
+"""
+
+from __future__ import annotations
+
+import types
+
+__all__ = ["TYPE_CHECKING", "Generic", "T"]
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Generic, TypeVar
+
+    T = TypeVar("T")
+else:
+    T = None
+
+    class Generic:
+        """Lets ``Task[int]`` be written in annotations."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(types.GenericAlias)
