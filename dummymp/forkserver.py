@@ -147,13 +147,13 @@ class _Server:
         self._left: dict[int, int] = {}  # pid -> number of the dead worker whose task had started it.
         self._kills: list[tuple[float, dict[int, processes.Process], int]] = []
         self._quit_at: float | None = None
-        self._reaps_orphans = self._adopts = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._take_requests)
         processes.leave_terminal()
         self._watch_children()
         self._watch_parent(parent)
         self._worker = _load_worker()
+        self._adopts = processes.adopt_orphans()
 
     def _watch_children(self) -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -216,9 +216,6 @@ class _Server:
                 self._kill(number, argument)
             elif what == QUIT:
                 self._quit_at = time.monotonic() + argument / 1000
-        if not self._reaps_orphans and self._numbers:
-            self._reaps_orphans = True
-            self._adopts = processes.adopt_orphans()
 
     def _reply(self, what: int, number: int, value: int, peak: int = 0) -> None:
         try:
