@@ -18,7 +18,7 @@ A map of the package, from the top down:
     policy, cpus       how many may run now, and why                         limits, memory, oom, reasons
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
-    forkserver         the server: starts workers, ends everything           processes, niceness
+    forkserver         the server: starts workers, ends everything           boot, processes, niceness
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors

@@ -27,6 +27,7 @@ import time
 from typing import Any
 
 from . import processes
+from .boot import command
 
 __all__ = ["FDS_PER_WORKER", "REPLY", "REQUEST", "main"]
 
@@ -49,37 +50,6 @@ FDS_PER_WORKER = 5
 REMEMBERED = 1000
 # Where a fresh interpreter finds them.
 _FIRST_FD = 10
-
-_BOOTSTRAP = (
-    # Nothing of the user's folder may shadow a standard module while we start, so the folder goes to the end. But this
-    # very package is wanted, not another version of it that is installed, too.
-    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in sys.argv[1].split({sep!r}) "
-    "if p and p not in sys.path]; import importlib.util as u; "
-    "s = u.spec_from_file_location('dummymp', {init!r}, submodule_search_locations=[{folder!r}]); "
-    "m = sys.modules['dummymp'] = u.module_from_spec(s); s.loader.exec_module(m); "
-    "from dummymp.{module} import main; main({arguments})"
-)
-
-
-def command(module: str, arguments: str, path: str, flags: list[str]) -> list[str]:
-    """Give the command line that runs ``dummymp.<module>.main(<arguments>)`` in a fresh interpreter.
-
-    Args:
-        module: `forkserver` or `worker`.
-        arguments: Python source of the arguments.
-        path: The parent's import path, joined by `os.pathsep`.
-        flags: The interpreter's own flags (-O, -W, ...).
-    """
-    folder = os.path.dirname(os.path.abspath(__file__))
-    init = os.path.join(folder, "__init__.py")
-    code = _BOOTSTRAP.format(sep=os.pathsep, init=init, folder=folder, module=module, arguments=arguments)
-    try:
-        os.getcwd()
-    except OSError:
-        # Python 3.13.0 does not start in a directory that is gone, unless it is told not to import from there.
-        if sys.version_info >= (3, 11) and "-P" not in flags:
-            flags = [*flags, "-P"]
-    return [sys.executable, *flags, "-c", code, path]
 
 
 def main(fd: int, parent: int) -> None:
@@ -152,8 +122,8 @@ class _Server:
         processes.leave_terminal()
         self._watch_children()
         self._watch_parent(parent)
-        self._worker = _load_worker()
         self._adopts = processes.adopt_orphans()
+        self._worker = _load_worker()
 
     def _watch_children(self) -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import codecs
 import io
-import logging.handlers
+import logging
 import sys
 import threading
 from typing import Any, Callable
@@ -121,22 +121,28 @@ class _Bytes(io.RawIOBase):
         """Stay open."""
 
 
-class Forwarder(logging.handlers.QueueHandler):
-    """Sends log records to the parent. It sits on the root logger of a worker."""
+class Forwarder(logging.Handler):
+    """Sends log records to the parent, as text. It sits on the root logger of a worker."""
 
     def __init__(self, channel: WorkerChannel, worker: str, task: Callable[[], int]) -> None:
-        super().__init__(queue=None)  # type: ignore[arg-type]
+        super().__init__()
         self._channel: WorkerChannel | None = channel
         self._worker = worker
         self._task = task
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._send(record, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def _send(self, record: logging.LogRecord, text: str) -> None:
         if self._channel is None:
-            sys.stderr.write(f"{record.levelname}:{record.name}:{record.getMessage()}\n")
+            sys.stderr.write(f"{record.levelname}:{record.name}:{text}\n")
             return
-        fields = dict(record.__dict__)
-        fields["processName"] = self._worker
-        fields["stack_info"] = None  # Like the traceback, it is part of the text by now; Python before 3.12 leaves it.
+        # The record itself stays as it was, for other handlers. Traceback and stack are part of the text.
+        fields = {**record.__dict__, "msg": text, "message": text, "processName": self._worker}
+        fields.update(args=None, exc_info=None, exc_text=None, stack_info=None)
         # What is not plain is an `extra`; one that cannot travel, or would not arrive, goes as text.
         extras = {key: value for key, value in fields.items() if type(value) not in ATOMS}
         if extras:

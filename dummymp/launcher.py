@@ -6,7 +6,6 @@ A launcher starts workers without waiting for them. What happened to them comes 
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import sys
@@ -14,10 +13,11 @@ import time
 from typing import Any, NamedTuple
 
 from . import forkserver, processes
+from .boot import socketpair, start_server, take_early
 from .page import Page
 from .transport import NO_SIGNAL, Channel, PipeChannel
 
-__all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher", "start_early"]
+__all__ = ["Launcher", "Notice", "Started", "WindowsLauncher", "make_launcher"]
 
 # How long the end of everything may take. DESIGN: at exit all is gone within 2 s.
 QUIT_GRACE = 0.5
@@ -50,9 +50,8 @@ class Launcher:
     """Starts workers through the server process of `forkserver`, which it starts when the first one is wanted."""
 
     def __init__(self) -> None:
-        self._connection: Any = None
-        self._pid = 0
-        self._log = -1
+        self._connection: Any
+        self._pid, self._connection, self._log = take_early() or (0, None, -1)
         self._data = b""
         self._asked = False  # for a worker
         self.said = ""
@@ -87,7 +86,7 @@ class Launcher:
         ours: list[Any] = []
         try:
             for _ in range(2):
-                mine, other = _socketpair()
+                mine, other = socketpair()
                 ours.append(mine)
                 theirs.append(other)
             readers = []
@@ -119,56 +118,9 @@ class Launcher:
             OSError: As `start`.
         """
         if self._connection is None:
-            self._start_server()
-
-    def _start_server(self) -> None:
-        import subprocess
-
-        if getattr(sys, "frozen", False):
-            raise OSError(
-                "this is a frozen program (PyInstaller or the like), which has no Python to start workers with. "
-                "Use dummymp.configure(engine='inline')"
-            )
-        if not sys.executable:
-            raise OSError(
-                "this Python does not know its own program file (sys.executable is empty). "
-                "Use dummymp.configure(engine='inline')"
-            )
-        ours, theirs = _socketpair()
-        ours.setblocking(False)
-        log_reader, log_writer = os.pipe()
-        os.set_blocking(log_reader, False)
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = forkserver.command("forkserver", f"3, {os.getpid()}", _import_path(), flags)
-        null = os.open(os.devnull, os.O_RDWR)
-        # First out of the way of their future numbers, then onto them.
-        high = [_duplicate_high(fd) for fd in (null, log_writer, theirs.fileno())]
-        sources = (high[0], high[1], high[1], high[2])  # stdin, stdout, stderr, and 3: the socket
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources)]
-        try:
-            # An own process group from the first moment: Ctrl-C at the terminal must not reach it while it starts.
-            self._pid = os.posix_spawn(
-                sys.executable,
-                command,
-                os.environ,
-                file_actions=actions,
-                setpgroup=0,
-                # What this thread ignores or blocks is not passed on: the server must hear of the ends of workers.
-                setsigdef=[signal.SIGCHLD],
-                setsigmask=[],
-            )
-        except OSError:
-            ours.close()
-            os.close(log_reader)
-            raise
-        finally:
-            for fd in (null, log_writer, *high):
-                os.close(fd)
-            theirs.close()
-        self._asked = False
-        self._connection = ours
-        self._log = log_reader
-        self._data = b""
+            self._pid, self._connection, self._log = start_server()
+            self._asked = False
+            self._data = b""
 
     def notices(self) -> list[Notice] | None:
         """Give what the server has told since, without waiting. None: it is gone; the next start makes a new one."""
@@ -299,15 +251,6 @@ class Launcher:
             self._pid = 0
 
 
-def _socketpair() -> Any:
-    import socket
-
-    ends = socket.socketpair()
-    for end in ends:
-        end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
-    return ends
-
-
 class _Fd:
     """A bare file descriptor with the two methods of a socket that `Launcher.start` needs."""
 
@@ -319,18 +262,6 @@ class _Fd:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _duplicate_high(fd: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
-
-
-def _import_path() -> str:
-    """Give sys.path for the server: what we need may stand in a folder that only the parent knows."""
-    # Python itself ignores an entry of another type, such as a pathlib.Path.
-    return os.pathsep.join(e for e in sys.path if isinstance(e, str) and e and os.pathsep not in e)
 
 
 class WindowsLauncher:
@@ -412,32 +343,6 @@ class WindowsLauncher:
         self._alive.clear()
 
 
-_early: Launcher | WindowsLauncher | None = None
-_turns = itertools.count()
-
-
-def start_early() -> None:
-    """Start the server before the rest of what it takes is loaded; the first `make_launcher` gives its launcher."""
-    global _early
-    if next(_turns) == 0:  # Of several threads only one.
-        _early = make_launcher()
-        try:
-            _early.prepare()
-        except OSError:
-            pass  # The first worker says so.
-
-
 def make_launcher() -> Launcher | WindowsLauncher:
-    """Give a launcher of this platform."""
-    global _early
-    early, _early = _early, None
-    return early or (WindowsLauncher() if sys.platform == "win32" else Launcher())
-
-
-def _abandon_after_fork() -> None:
-    if _early is not None:
-        _early.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_after_fork)
+    """Give the launcher of this platform."""
+    return WindowsLauncher() if sys.platform == "win32" else Launcher()

@@ -155,7 +155,7 @@ class TaskQueue:
                 from .inline import InlineEngine
 
                 return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
-            from .launcher import start_early
+            from .boot import start_early
 
             start_early()  # The server loads its modules while we load the rest of ours.
             from .engine import ProcessEngine

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 import dummymp
-from dummymp import forkserver, launcher
+from dummymp import boot, launcher
 
 # Workers import the test modules, and those import this one: what is not needed there is imported where it is used.
 
@@ -75,7 +75,7 @@ def script(tmp_path: Path) -> Script:
 # The tests of this process share one server, and each gets fresh workers from it. A server for each test, and workers
 # that all import pytest, would take half of the suite's time. Scripts start servers of their own, as users do.
 
-_command = forkserver.command
+_command = boot.command
 _close = launcher.Launcher.close
 
 
@@ -97,7 +97,7 @@ def _nothing_left_behind() -> Iterator[None]:
 def _one_server() -> Iterator[None]:
     """Let the server import pytest before it forks; and end it in the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forkserver, "command", _command_with_pytest)
+        patch.setattr(boot, "command", _command_with_pytest)
         yield
     dummymp.reset()
 

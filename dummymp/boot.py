@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Starting fresh interpreters that run our own code: the server, and workers that are no copies of it.
+
+Little is needed for it, so that the server can be started first of all, and loads its modules while the parent still
+loads its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+
+from .hints import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["command", "socketpair", "start_early", "start_server", "take_early"]
+
+_BOOTSTRAP = (
+    # Nothing of the user's folder may shadow a standard module while we start, so the folder goes to the end. But this
+    # very package is wanted, not another version of it that is installed, too.
+    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in sys.argv[1].split({sep!r}) "
+    "if p and p not in sys.path]; import importlib.util as u; "
+    "s = u.spec_from_file_location('dummymp', {init!r}, submodule_search_locations=[{folder!r}]); "
+    "m = sys.modules['dummymp'] = u.module_from_spec(s); s.loader.exec_module(m); "
+    "from dummymp.{module} import main; main({arguments})"
+)
+
+
+def command(module: str, arguments: str, path: str, flags: list[str]) -> list[str]:
+    """Give the command line that runs ``dummymp.<module>.main(<arguments>)`` in a fresh interpreter.
+
+    Args:
+        module: `forkserver` or `worker`.
+        arguments: Python source of the arguments.
+        path: The parent's import path, joined by `os.pathsep`.
+        flags: The interpreter's own flags (-O, -W, ...).
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))
+    init = os.path.join(folder, "__init__.py")
+    code = _BOOTSTRAP.format(sep=os.pathsep, init=init, folder=folder, module=module, arguments=arguments)
+    try:
+        os.getcwd()
+    except OSError:
+        # Python 3.13.0 does not start in a directory that is gone, unless it is told not to import from there.
+        if sys.version_info >= (3, 11) and "-P" not in flags:
+            flags = [*flags, "-P"]
+    return [sys.executable, *flags, "-c", code, path]
+
+
+_early: tuple[int, Any, int] | None = None
+_turns = itertools.count()
+
+
+def start_early() -> None:
+    """Start the first server of this program, for `take_early`, while the caller loads all else that it takes."""
+    global _early
+    if sys.platform != "win32" and next(_turns) == 0:  # Of several threads only one does.
+        try:
+            _early = start_server()
+        except OSError:
+            pass  # Who starts it when it is needed says why.
+
+
+def take_early() -> tuple[int, Any, int] | None:
+    """Give what `start_early` started, as `start_server` does, once; None if there is nothing."""
+    global _early
+    early, _early = _early, None
+    return early
+
+
+def start_server() -> tuple[int, Any, int]:
+    """Start the server process of `forkserver`: its pid, the connection to it, and a descriptor to read what it says.
+
+    Nobody waits for it: it takes its time while we do other things.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    import subprocess
+
+    if getattr(sys, "frozen", False):
+        raise OSError(
+            "this is a frozen program (PyInstaller or the like), which has no Python to start workers with. "
+            "Use dummymp.configure(engine='inline')"
+        )
+    if not sys.executable:
+        raise OSError(
+            "this Python does not know its own program file (sys.executable is empty). "
+            "Use dummymp.configure(engine='inline')"
+        )
+    ours, theirs = socketpair()
+    ours.setblocking(False)
+    log_reader, log_writer = os.pipe()
+    os.set_blocking(log_reader, False)
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    arguments = command("forkserver", f"3, {os.getpid()}", _import_path(), flags)
+    null = os.open(os.devnull, os.O_RDWR)
+    # First out of the way of their future numbers, then onto them.
+    high = [_duplicate_high(fd) for fd in (null, log_writer, theirs.fileno())]
+    sources = (high[0], high[1], high[1], high[2])  # stdin, stdout, stderr, and 3: the socket
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources)]
+    try:
+        # An own process group from the first moment: Ctrl-C at the terminal must not reach it while it starts.
+        pid = os.posix_spawn(
+            sys.executable,
+            arguments,
+            os.environ,
+            file_actions=actions,
+            setpgroup=0,
+            # What this thread ignores or blocks is not passed on: the server must hear of the ends of workers.
+            setsigdef=[signal.SIGCHLD],
+            setsigmask=[],
+        )
+    except OSError:
+        ours.close()
+        os.close(log_reader)
+        raise
+    finally:
+        for fd in (null, log_writer, *high):
+            os.close(fd)
+        theirs.close()
+    return pid, ours, log_reader
+
+
+def socketpair() -> Any:
+    """Make two connected sockets that wait as long as it takes."""
+    import socket
+
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
+    return ends
+
+
+def _duplicate_high(fd: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _import_path() -> str:
+    """Give sys.path for the server: what we need may stand in a folder that only the parent knows."""
+    # Python itself ignores an entry of another type, such as a pathlib.Path.
+    return os.pathsep.join(e for e in sys.path if isinstance(e, str) and e and os.pathsep not in e)
+
+
+def _forget_after_fork() -> None:
+    """Leave a server that was started early to the process that this one is a copy of."""
+    global _early
+    if _early is not None:
+        _, connection, log = _early
+        connection.close()
+        os.close(log)
+        _early = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
