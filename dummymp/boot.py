@@ -12,12 +12,7 @@ import os
 import signal
 import sys
 
-from .hints import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
-
-__all__ = ["command", "socketpair", "start_early", "start_server", "take_early"]
+__all__ = ["command", "options", "start_early", "start_server", "take_early"]
 
 _BOOTSTRAP = (
     # Nothing of the user's folder may shadow a standard module while we start, so the folder goes to the end. But this
@@ -51,7 +46,36 @@ def command(module: str, arguments: str, path: str, flags: list[str]) -> list[st
     return [sys.executable, *flags, "-c", code, path]
 
 
-_early: tuple[int, Any, int] | None = None
+# Command-line options of Python by what `sys.flags` calls them.
+_OPTIONS = {
+    "bytes_warning": "b",
+    "debug": "d",
+    "dont_write_bytecode": "B",
+    "ignore_environment": "E",
+    "isolated": "I",
+    "no_site": "S",
+    "no_user_site": "s",
+    "optimize": "O",
+    "quiet": "q",
+    "safe_path": "P",
+    "verbose": "v",
+}
+
+
+def options() -> list[str]:
+    """Give the command-line options that this interpreter was started with, for another one like it.
+
+    `subprocess` knows most of them, too, but takes milliseconds to load.
+    """
+    counts = {letter: int(getattr(sys.flags, name, 0)) for name, letter in _OPTIONS.items()}
+    return [
+        *("-" + letter * count for letter, count in counts.items() if count),
+        *("-W" + option for option in sys.warnoptions),
+        *("-X" + (name if value is True else f"{name}={value}") for name, value in sys._xoptions.items()),
+    ]
+
+
+_early: tuple[int, int, int] | None = None
 _turns = itertools.count()
 
 
@@ -65,22 +89,23 @@ def start_early() -> None:
             pass  # Who starts it when it is needed says why.
 
 
-def take_early() -> tuple[int, Any, int] | None:
+def take_early() -> tuple[int, int, int] | None:
     """Give what `start_early` started, as `start_server` does, once; None if there is nothing."""
     global _early
     early, _early = _early, None
     return early
 
 
-def start_server() -> tuple[int, Any, int]:
-    """Start the server process of `forkserver`: its pid, the connection to it, and a descriptor to read what it says.
+def start_server() -> tuple[int, int, int]:
+    """Start the server process of `forkserver`, and do not wait for it: it takes its time while we do other things.
 
-    Nobody waits for it: it takes its time while we do other things.
+    Returns:
+        Its pid, the descriptor of a socket that is connected to it, and that of a pipe to read what it says.
 
     Raises:
         OSError: It cannot be started.
     """
-    import subprocess
+    import _socket  # What `socket` wraps, and loads in a tenth of its time.
 
     if getattr(sys, "frozen", False):
         raise OSError(
@@ -92,12 +117,10 @@ def start_server() -> tuple[int, Any, int]:
             "this Python does not know its own program file (sys.executable is empty). "
             "Use dummymp.configure(engine='inline')"
         )
-    ours, theirs = socketpair()
-    ours.setblocking(False)
+    ours, theirs = _socket.socketpair()
     log_reader, log_writer = os.pipe()
     os.set_blocking(log_reader, False)
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    arguments = command("forkserver", f"3, {os.getpid()}", _import_path(), flags)
+    arguments = command("forkserver", f"3, {os.getpid()}", _import_path(), options())
     null = os.open(os.devnull, os.O_RDWR)
     # First out of the way of their future numbers, then onto them.
     high = [_duplicate_high(fd) for fd in (null, log_writer, theirs.fileno())]
@@ -123,17 +146,7 @@ def start_server() -> tuple[int, Any, int]:
         for fd in (null, log_writer, *high):
             os.close(fd)
         theirs.close()
-    return pid, ours, log_reader
-
-
-def socketpair() -> Any:
-    """Make two connected sockets that wait as long as it takes."""
-    import socket
-
-    ends = socket.socketpair()
-    for end in ends:
-        end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
-    return ends
+    return pid, ours.detach(), log_reader
 
 
 def _duplicate_high(fd: int) -> int:
@@ -152,9 +165,8 @@ def _forget_after_fork() -> None:
     """Leave a server that was started early to the process that this one is a copy of."""
     global _early
     if _early is not None:
-        _, connection, log = _early
-        connection.close()
-        os.close(log)
+        for fd in _early[1:]:
+            os.close(fd)
         _early = None
 
 

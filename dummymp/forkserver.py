@@ -27,7 +27,7 @@ import time
 from typing import Any
 
 from . import processes
-from .boot import command
+from .boot import command, options
 
 __all__ = ["FDS_PER_WORKER", "REPLY", "REQUEST", "main"]
 
@@ -98,8 +98,8 @@ def _load_worker() -> Any:
 
     try:
         import cloudpickle  # noqa: F401
-    except ImportError:
-        pass  # Who needs it says so.
+    except Exception:
+        pass  # Who needs it says what is wrong with it.
     # It never changes from now on: forked workers need not copy its pages when they collect garbage.
     gc.freeze()
     gc.enable()
@@ -232,13 +232,11 @@ class _Server:
 
     def _fresh(self, fds: list[int], number: int, nice: int) -> int:
         import fcntl
-        import subprocess
 
         # First out of the way of their future numbers, then onto them.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD + FDS_PER_WORKER) for fd in fds]
         numbers = range(_FIRST_FD, _FIRST_FD + FDS_PER_WORKER)
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        arguments = command("worker", f"{list(numbers)}, {number}, {nice}", sys.argv[1], flags)
+        arguments = command("worker", f"{list(numbers)}, {number}, {nice}", sys.argv[1], options())
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, numbers)]
         # What it says before it can speak over its connection, a traceback for example, goes to its stderr.
         actions += [(os.POSIX_SPAWN_DUP2, high[2], 1), (os.POSIX_SPAWN_DUP2, high[3], 2)]

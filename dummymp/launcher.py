@@ -13,7 +13,7 @@ import time
 from typing import Any, NamedTuple
 
 from . import forkserver, processes
-from .boot import socketpair, start_server, take_early
+from .boot import start_server, take_early
 from .page import Page
 from .transport import NO_SIGNAL, Channel, PipeChannel
 
@@ -50,11 +50,15 @@ class Launcher:
     """Starts workers through the server process of `forkserver`, which it starts when the first one is wanted."""
 
     def __init__(self) -> None:
-        self._connection: Any
-        self._pid, self._connection, self._log = take_early() or (0, None, -1)
+        self._connection: Any = None
+        self._pid = 0
+        self._log = -1
         self._data = b""
         self._asked = False  # for a worker
         self.said = ""
+        early = take_early()
+        if early is not None:
+            self._connect(*early)
 
     def fileno(self) -> int:
         """Give the descriptor that is readable when `notices` has something new; -1 while there is no server."""
@@ -86,7 +90,7 @@ class Launcher:
         ours: list[Any] = []
         try:
             for _ in range(2):
-                mine, other = socketpair()
+                mine, other = _socketpair()
                 ours.append(mine)
                 theirs.append(other)
             readers = []
@@ -118,9 +122,17 @@ class Launcher:
             OSError: As `start`.
         """
         if self._connection is None:
-            self._pid, self._connection, self._log = start_server()
-            self._asked = False
-            self._data = b""
+            self._connect(*start_server())
+
+    def _connect(self, pid: int, connection: int, log: int) -> None:
+        import socket
+
+        self._connection = socket.socket(fileno=connection)
+        self._connection.setblocking(False)
+        self._pid = pid
+        self._log = log
+        self._asked = False
+        self._data = b""
 
     def notices(self) -> list[Notice] | None:
         """Give what the server has told since, without waiting. None: it is gone; the next start makes a new one."""
@@ -249,6 +261,15 @@ class Launcher:
             os.close(self._log)
             self._connection = None
             self._pid = 0
+
+
+def _socketpair() -> Any:
+    import socket
+
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
+    return ends
 
 
 class _Fd:

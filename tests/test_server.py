@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
 import itertools
@@ -22,6 +23,7 @@ import psutil
 import pytest
 from conftest import TIMEOUT
 
+import dummymp
 import dummymp.launcher
 from dummymp import forkserver, processes
 from dummymp.forkserver import ENDED, FAILED, REPLY, REQUEST, STARTED, _Server
@@ -262,7 +264,43 @@ def test_worker_holds_no_descriptors_of_ours(own_driver: Driver, method: str) ->
         assert own_driver.result(2) == [2, 2]
 
 
-@pytest.mark.parametrize("shadow", ["socket.py", "dummymp.py", "signal.py"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["-s", "-B", "-OO", "-q"],
+        ["-I"],
+        ["-bb", "-W", "error::UserWarning", "-W", "ignore::DeprecationWarning:some.lib"],
+        ["-X", "dev", "-X", "utf8", "-X", "pycache_prefix=/nowhere"],
+    ],
+)
+def test_options_of_the_interpreter(given: list[str]) -> None:
+    """The server's interpreter gets the options that the parent's was given."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from dummymp import boot; "
+        "print([tuple(sys.flags), sorted(sys._xoptions.items()), sorted(set(sys.warnoptions)), boot.options()])"
+    )
+
+    def started_with(options: list[str]) -> Any:
+        folder = os.path.dirname(os.path.dirname(dummymp.__file__))
+        command = [sys.executable, *options, "-c", code, folder]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT)
+        return ast.literal_eval(done.stdout)
+
+    *state, options = started_with(given)
+    *state_of_another, _ = started_with(options)
+    assert state_of_another == state
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_worker_has_cloudpickle(driver: Driver, method: str) -> None:
+    """A forked worker need not load what unpickles functions of the user; a fresh one does when it has to."""
+    driver.ready(1, method)
+    driver.give(1, eval, "'cloudpickle' in __import__('sys').modules")
+    assert driver.result(1) == (method == "forkserver")
+
+
+@pytest.mark.parametrize("shadow", ["socket.py", "dummymp.py", "signal.py", "uuid.py"])
 @pytest.mark.parametrize("method", METHODS)
 def test_files_of_the_user_shadow_nothing(
     driver: Driver, method: str, shadow: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
