@@ -15,13 +15,15 @@ import sys
 __all__ = ["command", "options", "start_early", "start_server", "take_early"]
 
 _BOOTSTRAP = (
+    # What is loaded now is no garbage.
+    "import gc; gc.disable(); "
     # Nothing of the user's folder may shadow a standard module while we start, so the folder goes to the end. But this
     # very package is wanted, not another version of it that is installed, too.
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in sys.argv[1].split({sep!r}) "
     "if p and p not in sys.path]; import importlib.util as u; "
     "s = u.spec_from_file_location('dummymp', {init!r}, submodule_search_locations=[{folder!r}]); "
     "m = sys.modules['dummymp'] = u.module_from_spec(s); s.loader.exec_module(m); "
-    "from dummymp.{module} import main; main({arguments})"
+    "from dummymp.{module} import main; gc.enable(); main({arguments})"
 )
 
 
