@@ -56,9 +56,6 @@ class Launcher:
         self._data = b""
         self._asked = False  # for a worker
         self.said = ""
-        early = take_early()
-        if early is not None:
-            self._connect(*early)
 
     def fileno(self) -> int:
         """Give the descriptor that is readable when `notices` has something new; -1 while there is no server."""
@@ -122,7 +119,7 @@ class Launcher:
             OSError: As `start`.
         """
         if self._connection is None:
-            self._connect(*start_server())
+            self._connect(*(take_early() or start_server()))
 
     def _connect(self, pid: int, connection: int, log: int) -> None:
         import socket

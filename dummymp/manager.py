@@ -140,6 +140,11 @@ class Manager:
 
     # --- driving ---
 
+    def prepare(self) -> None:
+        """Get ready to start workers."""
+        with held, self._lock:
+            self._pool.prepare()
+
     def expect(self, engine: ProcessEngine) -> None:
         """Take note that a queue is being filled: it is not garbage until it is done, and we get ready."""
         with held, self._lock:

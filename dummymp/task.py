@@ -79,8 +79,9 @@ class Task(Generic[T]):
     @property
     def pid(self) -> int | None:
         """Give the process id of the worker that runs it or ran it last; None before it started."""
-        pid: int | None = self._pid() if callable(self._pid) else self._pid
-        return pid
+        pid = self._pid
+        number: int | None = pid() if callable(pid) else pid
+        return number
 
     def done(self) -> bool:
         """Tell whether it has ended, well or not. Looks only; see `result` for waiting."""

@@ -161,7 +161,9 @@ class TaskQueue:
             from .engine import ProcessEngine
             from .manager import the_manager
 
-            return ProcessEngine(the_manager(), lambda: self._options, **tell)
+            manager = the_manager()
+            manager.prepare()  # The server is its own from now on.
+            return ProcessEngine(manager, lambda: self._options, **tell)
 
     # --- a loop over results ---
 

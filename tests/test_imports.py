@@ -21,7 +21,7 @@ TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) f
 UPWARD = {("legacy", "__init__")}
 HEAVY = {"numpy", "tqdm", "matplotlib", "psutil", "cloudpickle", "multiprocessing", "subprocess"}
 # What the first run() loads, while the server starts.
-LATER = {"typing", "re", "pickle", "logging", "socket", "signal", "warnings"}
+LATER = {"typing", "re", "pickle", "logging", "socket", "signal"}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

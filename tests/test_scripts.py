@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, Callable
 
+import psutil
 import pytest
 
 import dummymp
@@ -606,3 +607,34 @@ def test_text_that_is_not_ascii(script: Script, tmp_path: Path) -> None:
     old = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     poor = script(source, cwd=folder, name="script.py", env=old)
     assert poor.stdout.splitlines()[-1] == "True True", poor.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no server")
+@pytest.mark.parametrize(
+    "first",
+    [
+        "pass",
+        "dummymp.available_cpus()",
+        "dummymp.TaskQueue().run(abs, -1)",
+        "next(dummymp.map(abs, [-1]))",
+        "dummymp.run(print, threading.Lock())",
+    ],
+)
+def test_one_server_however_a_script_begins(script: Script, first: str) -> None:
+    """A program has one server, whatever it asks for first, also if that goes wrong; it is gone with the program."""
+    source = START + textwrap.dedent(
+        f"""
+        import psutil, threading
+        try:
+            {first}
+        except dummymp.NotPicklable:
+            print("not picklable")
+        dummymp.run(abs, -1)
+        dummymp.process_until_done()
+        print([child.pid for child in psutil.Process().children()])
+        """
+    )
+    done = script(source)
+    (server,) = json.loads(done.stdout.splitlines()[-1])
+    assert not psutil.pid_exists(server)
+    assert ("not picklable" in done.stdout) == ("Lock" in first)
