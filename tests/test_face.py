@@ -8,6 +8,7 @@ import operator
 import os
 import pydoc
 import time
+import typing
 import warnings
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,12 @@ def test_every_name_has_a_docstring(name: str) -> None:
     text = getattr(dummymp, name).__doc__
     assert text
     assert text.strip().splitlines()[0].endswith((".", "::", ":", ","))
+
+
+def test_task_in_annotations() -> None:
+    """What a task returns may be written in an annotation, also where annotations are evaluated."""
+    assert typing.get_args(dummymp.Task[int]) == (int,)
+    assert typing.get_origin(dummymp.Task[int]) is dummymp.Task
 
 
 def test_help_shows_todays_names_only() -> None:
