@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""How many workers may run now: the rule, as plain arithmetic.
+"""How many workers may run now: the rule, as plain arithmetic, about the presets of presets.py.
 
 Nothing here looks at a clock, a file or a process; `cpus.py` and `memory.py` measure, `decide` judges.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from .presets import Preset
+from .presets import PRESETS, Preset, Priority, find_preset
 
-__all__ = ["Decision", "decide", "next_window"]
+__all__ = ["PRESETS", "Decision", "Preset", "Priority", "decide", "find_preset", "next_window"]
 
 # Less idle time than this share of the CPUs counts as none. A larger share gives up CPU time that waiting
 # tasks could use; a smaller one takes the gaps that computing tasks leave (disk, page faults) for room.
