@@ -11,7 +11,7 @@
 A map of the package, from the top down:
 
     api, legacy        the functions: methods of one hidden queue
-    taskqueue          records calls, drives them, hands out results         options, presets, task, progress
+    taskqueue          records calls, drives them, hands out results         options, presets, task, progress, callbacks
     lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
     manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
@@ -23,6 +23,7 @@ A map of the package, from the top down:
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records
+    wrongcalls         calls that do not fit, told before they are made
     hints              what type checkers want to see
 """
 

@@ -36,6 +36,7 @@ from .pickling import loads
 from .progress import find_tqdm, no_progress, show_items
 from .surroundings import capture
 from .transport import PART_HEAD
+from .wrongcalls import check_item_call
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -116,6 +117,7 @@ def lazy_map(
         raise ValueError(f"ahead must be a whole number of items, 1 or more, got {ahead!r} (None lets dummymp choose)")
     seconds = options.check("timeout", timeout) if timeout is not None else options.timeout
     items = _iterate(iterables, pass_as)
+    check_item_call(func, len(iterables), pass_as)
     function = freeze_function(func, here=here)
     # A worker gets the large buffers of a function with each task, and a chunk has no room for them.
     alone = here or not CALLS_BACK or bool(function.pieces) or options.tasks_per_worker is not None

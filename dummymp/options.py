@@ -10,6 +10,7 @@ from .hints import TYPE_CHECKING
 from .presets import find_preset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, Callable
 
     from .presets import Preset
@@ -95,6 +96,11 @@ class Options:
         """Give a value for an option as it is kept, and change nothing. Raises as `change`."""
         return _RULES[name][1](name, value)
 
+    @staticmethod
+    def names() -> Iterable[str]:
+        """Give the names of all options."""
+        return _RULES
+
     def method(self) -> str:
         """Give the start method that holds: the option, the environment variable, or the platform's best."""
         return self.start_method or _default_method()
@@ -108,11 +114,9 @@ def _default_method() -> str:
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from .wrongcalls import did_you_mean
 
-    near = difflib.get_close_matches(name, _RULES, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(_RULES))}"
-    return f"configure() has no option {name!r}. {hint}"
+    return f"configure() has no option {name!r}. {did_you_mean(name, _RULES)}"
 
 
 # --- rules: (name, value) -> the value as it is kept ---------------------------------------------------------------
@@ -130,9 +134,9 @@ def _max_processes(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if not _is_int(value):
-        raise TypeError(f"{name} must be a whole number or None, got {value!r} (use None for no cap)")
+        raise TypeError(f"{name} must be a whole number or None, got {value!r} (use None or 0 for no cap)")
     if value < 0:
-        raise ValueError(f"{name} must be 1 or more, got {value} (use None for no cap)")
+        raise ValueError(f"{name} must be 1 or more, got {value} (use None or 0 for no cap)")
     return value or None
 
 
@@ -165,6 +169,10 @@ def _callback(name: str, value: Any) -> Any:
         raise TypeError(
             f"{name} must be a function that takes (completed, running, total), or None for no callback; got {value!r}"
         )
+    if value is not None:
+        from .wrongcalls import check_callback
+
+        check_callback(name, value)
     return value
 
 

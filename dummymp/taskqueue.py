@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
+    from .callbacks import Callbacks
     from .hints import T
     from .outbox import After
 
     P = ParamSpec("P")
 
 __all__ = ["TaskQueue"]
+
+# What a function has in `co_flags` (see `inspect`) that is a generator, a coroutine, or an asynchronous generator.
+UNUSUAL = 0x20 | 0x80 | 0x200
 
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
@@ -71,8 +75,10 @@ class TaskQueue:
         self._begun = 0
         self._done = 0
         self._failed = 0
+        self._before = 0, 0  # How many of both there were when all was done the last time.
         self._stop: Task[Any] | None = None
         self._unraised: dict[int, BaseException] = {}
+        self._callbacks: Callbacks | None = None
         # Queued tasks of which the user knows: they were driven, and stopped by Ctrl-C or a timeout.
         self._known_waiting = False
 
@@ -94,7 +100,7 @@ class TaskQueue:
             The `Task`: where the call stands and, later, what came of it.
 
         Raises:
-            TypeError: `func` is nothing that can be called later.
+            TypeError: `func` is nothing that can be called later, or not with these arguments.
             NotPicklable: The function or an argument cannot be sent to another process; the message says which.
         """
         if not callable(func):
@@ -104,6 +110,10 @@ class TaskQueue:
         if engine is None:
             with self._lock:
                 engine = self._engine or self._start_engine()
+        # Most calls fit at first sight; the others are looked at more closely.
+        code = getattr(func, "__code__", None)
+        if kwargs or code is None or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
+            _check_call(func, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(
@@ -243,12 +253,11 @@ class TaskQueue:
         """
         until = _until(timeout)
         with self._show(progress) as bar:
-            failed = self._failed
             done = self._drive(lambda: not self._outstanding(), until, bar)
-            if done:
-                self._sum_up(self._failed - failed)
         if done:
-            self._raise_all()
+            succeeded, failed = self._end_batch()
+            self._sum_up(succeeded, failed)
+            self._raise_all(succeeded + failed)
         return done
 
     def step(self, timeout: float = 0) -> bool:
@@ -273,7 +282,7 @@ class TaskQueue:
         self._raise_stop()
         if self._outstanding():
             return False
-        self._raise_all()
+        self._raise_all(sum(self._end_batch()))
         return True
 
     def process_process(self) -> bool:
@@ -338,13 +347,26 @@ class TaskQueue:
     def _counts(self) -> tuple[int, int, int]:
         return self._done + self._failed, self._begun, len(self._tasks)
 
-    def _sum_up(self, failed: int) -> None:
+    def _end_batch(self) -> tuple[int, int]:
+        """Give how many tasks have succeeded and failed since nothing was queued or running the last time."""
+        if self._callbacks is not None:
+            self._callbacks.sum_up()
+        done, failed = self._before
+        self._before = self._done, self._failed
+        return self._done - done, self._failed - failed
+
+    def _sum_up(self, succeeded: int, failed: int) -> None:
         if failed:
-            kept = "result is" if self._done == 1 else f"{self._done} results are"
-            others = f"The other {kept} in get_returns(), the" if self._done else "The"
-            logger().warning(
-                "%d of %d tasks failed. %s exceptions are in get_errors().", self._failed, len(self._tasks), others
-            )
+            kept = "result is" if succeeded == 1 else f"{succeeded} results are"
+            others = f"The other {kept} in get_returns(), the" if succeeded else "The"
+            exceptions = "exception is" if failed == 1 else "exceptions are"
+            text = "%s failed. %s %s in get_errors()."
+            logger().warning(text, self._out_of(failed, succeeded + failed), others, exceptions)
+
+    def _out_of(self, failed: int, ended: int) -> str:
+        """Put in words how many of the tasks that ended last have failed: ``2 of 4 tasks``."""
+        last = "" if ended == self._done + self._failed else "the last "
+        return f"{failed} of {last}{ended} {'task' if ended == 1 else 'tasks'}"
 
     # --- fates: called by the engine, in the order things happened ---
 
@@ -419,7 +441,11 @@ class TaskQueue:
         """Make the call of a callback, with the counts of this moment."""
         if callback is None:
             return None
-        return functools.partial(_call_back, name, callback, *self._counts())
+        if self._callbacks is None:
+            from .callbacks import Callbacks
+
+            self._callbacks = Callbacks()
+        return functools.partial(self._callbacks.call, name, callback, *self._counts())
 
     def _raise_stop(self) -> None:
         task = self._stop
@@ -430,14 +456,14 @@ class TaskQueue:
             self._stop = None
             task.outcome()
 
-    def _raise_all(self) -> None:
+    def _raise_all(self, ended: int) -> None:
         with self._lock:
             errors, self._unraised = self._unraised, {}
         if errors:
             errors = dict(sorted(errors.items()))
             first = next(iter(errors))
             raise TasksFailed(
-                f"{len(errors)} of {len(self._tasks)} tasks failed; the first is task {first}: {errors[first]!r}. "
+                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {errors[first]!r}. "
                 "All are in get_errors(), the results of the others in get_returns()",
                 errors,
             )
@@ -698,15 +724,10 @@ def _not_callable(value: object) -> str:
     return f"run() needs a function to call later, got {value!r:.60}. Write run(square, 3), not run(square(3))"
 
 
-def _call_back(name: str, callback: Callable[[int, int, int], object], *counts: int) -> None:
-    own_code.reached = True
-    try:
-        callback(*counts)
-    except Exception as error:
-        logger().exception(
-            "your %s callback %s raised %s: %s. The task itself is fine; the callback is skipped this time.",
-            name, function_name(callback), type(error).__name__, error,
-        )  # fmt: skip
+def _check_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    from .wrongcalls import check_call
+
+    check_call(func, args, kwargs, settings=Options.names())
 
 
 def _tell_failure(how: str, callback: After | None) -> None:

@@ -7,6 +7,7 @@ import logging
 import operator
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_a_callback_may_kill(engine: str) -> None:
 def test_a_callback_that_raises_is_logged_and_skipped(
     name: str, engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The task is fine, the next callback is called, and the log says which callback failed, and how."""
+    """The task is fine, the next callback is called, and the log says which callback failed, and how; once in full."""
     seen: list[Any] = []
 
     def broken(*counts: int) -> None:
@@ -203,24 +204,45 @@ def test_a_callback_that_raises_is_logged_and_skipped(
         raise KeyError("oops")
 
     dummymp.configure(**{"priority": "NUCLEAR", name: broken})
-    dummymp.run(abs, -1)
-    dummymp.run(abs, -2)
-    assert dummymp.results() == [1, 2]
-    assert len(seen) == 2
-    texts = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(texts) == 2
-    assert f"your {name} callback" in texts[0]
-    assert "broken raised KeyError: 'oops'" in texts[0]
-    assert all(record.exc_info for record in caplog.records)
-    assert {record.name for record in caplog.records} == {"dummymp"}
+    for number in range(3):
+        dummymp.run(abs, -number)
+    assert dummymp.results() == [0, 1, 2]
+    assert len(seen) == 3
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    first, last = (record.getMessage() for record in records)
+    callback = "test_a_callback_that_raises_is_logged_and_skipped.broken"
+    assert first.startswith(f"your {name} callback {callback} raised KeyError: 'oops'. The task itself is fine;")
+    assert last == f"your {name} callback {callback} raised KeyError 2 times more."
+    assert records[0].exc_info is not None
+    frames = traceback.extract_tb(records[0].exc_info[2])
+    assert [frame.name for frame in frames] == ["broken"]
+    assert {record.name for record in records} == {"dummymp"}
 
 
-def test_a_callback_of_the_wrong_shape_is_logged(engine: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A callback that takes no counts fails like any other, and the tasks go on."""
-    dummymp.configure(priority="NUCLEAR", on_end=lambda: None)
+def test_another_failure_of_a_callback_is_told(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What differs in its kind is told in full, too, and so is the same when it happens in the next batch."""
+
+    def broken(completed: int, running: int, total: int) -> None:
+        raise (KeyError if completed == 1 else IndexError)(completed)
+
+    dummymp.configure(priority="NUCLEAR", on_end=broken)
+    for _ in range(3):
+        dummymp.run(abs, 1)
+    dummymp.process_until_done()
+    texts = [record.getMessage().partition(" raised ")[2].partition(".")[0] for record in caplog.records]
+    assert texts == ["KeyError: 1", "IndexError: 2", "IndexError once more"]
+    dummymp.run(abs, 1)
+    while not dummymp.step(1):
+        pass
+    assert "IndexError: 4" in caplog.records[-1].getMessage()
+
+
+def test_a_callback_that_does_not_take_the_counts_after_all(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A callback of which nobody could tell before fails like any other, and the tasks go on."""
+    dummymp.configure(priority="NUCLEAR", on_end=divmod)
     dummymp.run(abs, -1)
     assert dummymp.results() == [1]
-    assert "TypeError" in caplog.text
+    assert "your on_end callback divmod raised TypeError" in caplog.text
 
 
 def test_output_stands_before_the_end_callback(
