@@ -26,7 +26,7 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
+__all__ = ["came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
 
 _main_thread: int | None = None
 
@@ -121,6 +121,23 @@ def let_in(func: Callable[..., T], *args: Any) -> T:
         return func(*args)
     finally:
         deferrable.ajar = False
+
+
+def came_to_us(interrupt: KeyboardInterrupt) -> bool:
+    """Tell whether a Ctrl-C came while we waited, so that the way that it took through us tells nobody anything.
+
+    Otherwise it came to code of the user: a callback, a log handler, a signal handler.
+    """
+    trace = interrupt.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _WAITING:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+# The packages in which we wait: our own, and what waits for us.
+_WAITING = frozenset({__name__.partition(".")[0], "selectors", "multiprocessing"})
 
 
 def ignore_from_now_on() -> None:

@@ -28,7 +28,7 @@ from .chunks import FAILED, read_entries
 from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
-from .interrupts import deferrable, held
+from .interrupts import came_to_us, deferrable, held
 from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
@@ -253,8 +253,14 @@ class _LazyMap:
 
     def _drive(self) -> None:
         """Drive until there is something to give, or to read."""
-        with deferrable:
-            self._engine.step(None, self._is_awaited)
+        try:
+            with deferrable:
+                self._engine.step(None, self._is_awaited)
+        except KeyboardInterrupt as interrupt:
+            if came_to_us(interrupt):
+                interrupt.__traceback__ = None
+                raise interrupt
+            raise
         self._driven_at = time.monotonic()
 
     def _is_awaited(self) -> bool:

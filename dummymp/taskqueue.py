@@ -16,7 +16,7 @@ from . import nesting
 from .errors import TaskKilled, TasksFailed
 from .explain import function_name
 from .hints import TYPE_CHECKING
-from .interrupts import deferrable, held, own_code
+from .interrupts import came_to_us, deferrable, held, own_code
 from .log import logger
 from .options import Options
 from .task import Task
@@ -325,8 +325,11 @@ class TaskQueue:
                         shown = self._counts()
                         bar()
                     self._raise_stop()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._known_waiting = True
+            if came_to_us(interrupt):
+                interrupt.__traceback__ = None
+                raise interrupt
             raise
         self._raise_stop()
         return True

@@ -310,6 +310,46 @@ def test_sigint_to_the_parent_alone(run: Run) -> None:
     run.check_nothing_is_left()
 
 
+@pytest.mark.parametrize(
+    ("waiting", "depth"),
+    [("dummymp.process_until_done()", 2), ("list(dummymp.map(sleep, [60]))", 2), ("dummymp.run(sleep, 60).result()", 3)],
+)
+def test_ctrl_c_shows_the_users_line(run: Run, waiting: str, depth: int) -> None:
+    """The traceback ends soon after the user's line: the way through us is left out."""
+    process = run.start(
+        f"""
+        def sleep(seconds):
+            with open("up", "w") as file:
+                file.write("up")
+            time.sleep(seconds)
+        dummymp.run(sleep, 60)
+        {waiting}
+        """
+    )
+    run.wait_for("up")
+    process.send_signal(signal.SIGINT)
+    stderr = run.finish()[1]
+    assert f"    {waiting}\n" in stderr
+    assert stderr.count('  File "') == 1 + depth
+
+
+def test_ctrl_c_in_a_callback_shows_the_callback(run: Run) -> None:
+    """Code of the user is never left out, and neither is the way to it."""
+    run.start(
+        """
+        def tell(completed, running, total):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        dummymp.configure(on_end=tell)
+        dummymp.run(abs, 1)
+        dummymp.process_until_done()
+        """
+    )
+    stderr = run.finish()[1]
+    assert ", in tell\n    os.kill(" in stderr
+    assert stderr.endswith("KeyboardInterrupt\n")
+
+
 @pytest.mark.parametrize("caught", [False, True])
 def test_ctrl_c_again_and_again(run: Run, caught: bool) -> None:
     """Further SIGINTs in the middle of the clean-up do no harm: the script ends, and nothing is left."""
