@@ -87,7 +87,7 @@ def find_modules(at_most: int | None) -> list[Path]:
 
 
 def write_broken_module(folder: str) -> Path:
-    """Write a module that nobody can parse: one task of this example fails, and the others do not care."""
+    """Write a module that nobody can parse: one task of this example fails on purpose, and the others do not care."""
     path = Path(folder, "broken.py")
     path.write_text("def forgot_something(:\n    pass\n", encoding="utf-8")
     return path
@@ -127,9 +127,11 @@ def report(studies: list[dict[str, object]]) -> None:
 # ------ From here on it runs.
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format=(LINE if ON_A_TERMINAL else "") + "%(message)s")
+# dummymp shows the traceback of a task when it fails. Here one fails on purpose, and the report below names it.
+logging.getLogger("dummymp").setLevel(logging.CRITICAL)
 modules = find_modules(int(sys.argv[1]) if len(sys.argv) > 1 else None)
 lines = sum(path.read_bytes().count(b"\n") for path in modules)
-print(f"{len(modules)} modules with {lines:,} lines, and one broken one.", flush=True)
+print(f"{len(modules)} modules with {lines:,} lines, and one that is broken on purpose.", flush=True)
 
 with tempfile.TemporaryDirectory() as folder:
     modules.insert(len(modules) // 2, write_broken_module(folder))
@@ -147,7 +149,7 @@ with tempfile.TemporaryDirectory() as folder:
     print(LINE if ON_A_TERMINAL else "", end="")
     report(studies)
 
-    print("\nWhat could not be read:")
+    print("\nWhat could not be read, as expected:")
     for number, error in dummymp.get_errors().items():
         print(f"  {modules[number].name}: {type(error).__name__}: {error}")
 

@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+import functools
+
 from . import nesting
+from .hints import TYPE_CHECKING
 from .taskqueue import TaskQueue
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
     "available_cpus",
@@ -26,8 +34,31 @@ __all__ = [
     "worker_pids",
 ]
 
+
+def _hinting(method: F) -> F:
+    """Let a method with keywords suggest the near one when it is called with one that it has not."""
+    name, code = method.__name__, method.__code__
+    known = {*code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]} - {"self"}
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for keyword in kwargs:
+            if keyword not in known:
+                from .wrongcalls import did_you_mean
+
+                raise TypeError(f"dummymp.{name}() has no argument {keyword!r}. {did_you_mean(keyword, known)}")
+        return method(*args, **kwargs)
+
+    call.__module__ = str(__package__)
+    return call  # type: ignore[return-value]
+
+
+# What Python itself says of a wrong call names the function as users know it: dummymp.run(), not TaskQueue.run().
+for _name in __all__:
+    getattr(TaskQueue, _name).__qualname__ = f"dummymp.{_name}"
+
 _queue = TaskQueue()
-nesting.hide(_queue.set_aside, _queue.start_over)
+nesting.hide(_queue)
 
 available_cpus = _queue.available_cpus
 configure = _queue.configure
@@ -36,10 +67,10 @@ get_returns = _queue.get_returns
 get_stats = _queue.get_stats
 kill = _queue.kill
 killall = _queue.killall
-map = _queue.map
+map = _hinting(_queue.map)
 process_process = _queue.process_process
 process_queue = _queue.process_queue
-process_until_done = _queue.process_until_done
+process_until_done = _hinting(_queue.process_until_done)
 reset = _queue.reset
 results = _queue.results
 run = _queue.run

@@ -8,6 +8,7 @@ import types
 import weakref
 from typing import Any
 
+from . import nesting
 from .modules import module_travels_by_name, modules_by_value, travels_by_name
 from .pickling import ATOMS
 
@@ -83,6 +84,8 @@ class Captured:
             return isinstance(value.__self__, types.ModuleType) or value.__self__ is None
         if isinstance(value, type):
             return travels_by_name(value)
+        if kind is types.MethodType:
+            return nesting.is_hidden(value.__self__)
         if kind is types.FunctionType:
             return id(value) in self._seen or self._add_function(value)
         return False

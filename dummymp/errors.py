@@ -105,4 +105,4 @@ class WorkerTraceback(Exception):
         self.text = text
 
     def __str__(self) -> str:
-        return "\n" + self.text
+        return f"this is what happened in the worker:\n{self.text}"

@@ -43,10 +43,12 @@ _INSTEAD = {
     "builtins.frame": "leave it out",
     "builtins.traceback": "pass the text, traceback.format_exc()",
     "dummymp.task.Task": "pass what it returned: task.result()",
+    "dummymp.taskqueue.TaskQueue": "make one inside {func}(), or use dummymp.run(...) there",
     "subprocess.Popen": "start the program inside {func}()",
     "multiprocessing.context.Process": "queue another dummymp.run(...) instead",
 }  # fmt: skip
 _INSTEAD_RETURN = {
+    "_io._IOBase": "return what is in it, or its name",
     "builtins.generator": "return a list: list(...)",
     "builtins.async_generator": "return a list of its items",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
@@ -118,8 +120,8 @@ def explain_weight(func: Callable[..., Any], weight: int, weigh: Callable[[Any],
     name = function_name(func)
     return (
         f"{name}() carries {_megabytes(weight)} along, above all {where}. Each run() call has to look at all of it, "
-        f"because it may have changed. Faster: pass only the part that a call needs as an argument, run({name}, part), "
-        f"or load it inside {name}()."
+        f"because it may have changed. Faster: give {name}() a parameter for it, and pass each call only the part that "
+        f"it needs; or load it inside {name}()."
     )
 
 

@@ -34,7 +34,9 @@ def unpack_failure(task: Task[Any], body: Any) -> tuple[Callable[[], BaseExcepti
     if about_task:
         text = text.partition(": ")[2].replace("{task}", f"{task.describe()},")
         return functools.partial(NotPicklable, text), text
-    return functools.partial(_rebuild, pickled, text, trace), f"{task.describe()}, failed: {text}\n{trace}"
+    story = f"{task.describe()}, failed: {text}"
+    # Without a single frame, as for arguments that do not fit, the traceback says no more.
+    return functools.partial(_rebuild, pickled, text, trace), story if trace == text else f"{story}\n{trace}"
 
 
 def _rebuild(pickled: bytes | None, text: str, trace: str) -> BaseException:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .buffers import close_all, pack, packet_of, unpack
+from .crashes import Crashes
 from .descriptors import Packets, reserve
 from .output import Lines
 from .pickling import loads
@@ -122,6 +123,7 @@ class WorkerHandle:
         pipes = ((started.stdout, STDOUT), (started.stderr, STDERR))
         self.pipes = [_Pipe(fd, stream) for fd, stream in pipes if fd >= 0]
         self._lines = {STDOUT: Lines(), STDERR: Lines()}
+        self._crashes = Crashes()
 
     # --- sending ---
 
@@ -250,7 +252,7 @@ class WorkerHandle:
         """Give the begun lines of both streams, because nothing more will be added to them."""
         rests = [(stream, lines.rest()) for stream, lines in self._lines.items()]
         if of_pipes:
-            rests += [(pipe.stream, pipe.lines.rest()) for pipe in self.pipes]
+            rests += [(STDERR, self._crashes.rest()), *((pipe.stream, pipe.lines.rest()) for pipe in self.pipes)]
         return [(stream, rest) for stream, rest in rests if rest]
 
     def read_pipes(self, *, to_the_end: bool = False) -> list[tuple[int, str]]:
@@ -258,6 +260,8 @@ class WorkerHandle:
         found = []
         for pipe in self.pipes:
             text = pipe.read(to_the_end)
+            if text and pipe.stream == STDERR:
+                text = self._crashes.filter(text)
             if text:
                 found.append((pipe.stream, text))
                 if pipe.stream == STDERR:

@@ -16,12 +16,19 @@ from .log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from typing import Protocol
 
-__all__ = ["enter_worker", "hide", "in_task", "in_worker", "note", "task_runs_here", "worker_task_over"]
+    class _Hidden(Protocol):
+        """What is needed of the hidden queue."""
+
+        def set_aside(self) -> AbstractContextManager[None]: ...
+
+        def start_over(self) -> None: ...
+
+__all__ = ["enter_worker", "hide", "in_task", "in_worker", "is_hidden", "note", "task_runs_here", "worker_task_over"]
 
 _say: Callable[[str], None] | None = None
-_set_aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-_start_over: Callable[[], object] = bool  # Does nothing.
+_hidden: _Hidden | None = None
 _depth = 0
 
 
@@ -49,15 +56,21 @@ def note(text: str) -> None:
         logger().debug("%s", text)
 
 
-def hide(set_aside: Callable[[], AbstractContextManager[None]], start_over: Callable[[], None]) -> None:
-    """Make known how to put the tasks of the hidden queue aside for a while, and how to forget them."""
-    global _set_aside, _start_over
-    _set_aside, _start_over = set_aside, start_over
+def hide(queue: _Hidden) -> None:
+    """Make the hidden queue known."""
+    global _hidden
+    _hidden = queue
+
+
+def is_hidden(queue: object) -> bool:
+    """Tell whether this is the hidden queue, of which each process has its own."""
+    return queue is _hidden
 
 
 def worker_task_over() -> None:
     """Forget what a task left in the hidden queue of its worker."""
-    _start_over()
+    if _hidden is not None:
+        _hidden.start_over()
 
 
 @contextlib.contextmanager
@@ -66,7 +79,7 @@ def task_runs_here() -> Iterator[None]:
     global _depth
     _depth += 1
     try:
-        with _set_aside():
+        with contextlib.nullcontext() if _hidden is None else _hidden.set_aside():
             yield
     finally:
         _depth -= 1

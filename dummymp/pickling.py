@@ -246,6 +246,9 @@ def _pickler_class() -> Any:
         def reducer_override(self, obj: Any) -> Any:
             if type(obj) is functools._lru_cache_wrapper and not travels_by_name(obj):
                 return _cached_anew, (obj.__wrapped__, obj.cache_parameters())
+            if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
+                # cloudpickle would send a copy of what is in it, and what a task reads would be read again by others.
+                raise pickle.PicklingError("an open file does not travel")
             if type(obj).__name__ in _GENERATORS and _is_shared_generator(obj):
                 module, name = _GENERATORS[type(obj).__name__]
                 return getattr, (sys.modules[module], name)
@@ -255,6 +258,9 @@ def _pickler_class() -> Any:
                     return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
                 except (ValueError, BufferError):
                     pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
+            if type(obj) is types.MethodType and nesting.is_hidden(obj.__self__):
+                # dummymp.run and its like: each process has a hidden queue of its own.
+                return getattr, (sys.modules[__name__.partition(".")[0]], obj.__name__)
             if isinstance(obj, (types.FunctionType, type)):
                 send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
             elif isinstance(obj, types.ModuleType):

@@ -40,6 +40,10 @@ SHORTEST_STEP = 0.05
 ROUND_UP_FROM = 0.75
 
 
+# How a reason begins that passes by itself, and soon.
+_MEASURING = "measuring the CPUs"
+
+
 class Decision(NamedTuple):
     """How many workers may run now.
 
@@ -52,6 +56,11 @@ class Decision(NamedTuple):
     allowed: int
     waiting_for: str | None
     growing: bool = False
+
+    @property
+    def passing(self) -> bool:
+        """Tell whether what holds them back is only that the CPUs are being measured."""
+        return self.waiting_for is not None and self.waiting_for.startswith(_MEASURING)
 
 
 def decide(
@@ -151,8 +160,8 @@ def _reason(preset: Preset, *, usable: int, free: int | None, cap: int | None, a
     if allowed == cap:
         return f"max_processes={cap}"
     if free is None:
-        return f"measuring the CPUs ({preset.window:g} s)"
+        return f"{_MEASURING} ({preset.window:g} s)"
     used = usable - max(free, 0)
     if used == 0:
-        return "measuring the CPUs again, before the next step"
+        return f"{_MEASURING} again, before the next step"
     return f"{used} of {usable} CPUs {'is' if used == 1 else 'are'} used by others"

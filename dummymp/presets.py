@@ -123,9 +123,10 @@ def find_preset(value: Priority | Preset | str | int) -> Preset:
         try:
             return PRESETS[Priority(value)]
         except ValueError:
-            raise ValueError(f"no priority has number {int(value)}; there are {_all_priorities()}") from None
+            known = ", ".join(f"{priority.value} ({priority.name.lower()})" for priority in Priority)
+            raise ValueError(f"no priority has number {int(value)}; there are {known}") from None
     raise TypeError(
-        f"priority must be a Priority, its name, its number or a Preset, got {value!r}. Write priority='GENEROUS', say"
+        f"priority must be a Priority, its name, its number or a Preset, got {value!r}. Write priority='generous', say"
     )
 
 
@@ -138,13 +139,11 @@ def _by_name(text: str) -> Preset:
     import difflib  # Costs milliseconds, and is only needed here.
 
     near = difflib.get_close_matches(wanted, list(Priority.__members__), n=1, cutoff=0.5)
+    as_written = str.upper if text.isupper() else str.lower
     if near:
-        raise ValueError(f"no priority is named {text!r}. Did you mean {near[0]!r}?")
-    raise ValueError(f"no priority is named {text!r}; there are {_all_priorities()}")
-
-
-def _all_priorities() -> str:
-    return ", ".join(f"{priority.name} ({priority.value})" for priority in Priority)
+        raise ValueError(f"no priority is named {text!r}. Did you mean {as_written(near[0])!r}?")
+    names = ", ".join(repr(as_written(priority.name)) for priority in Priority)
+    raise ValueError(f"no priority is named {text!r}; there are {names}")
 
 
 def _check_name(value: object) -> None:

@@ -76,7 +76,7 @@ def find_tqdm() -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise MissingExtra("progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'") from error
+        raise MissingExtra("progress=True needs tqdm. Install it with: python -m pip install tqdm") from error
     return tqdm
 
 

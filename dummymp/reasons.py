@@ -63,7 +63,7 @@ class Reasons:
             self._idle_since = None
             return
         reason = engine.decision.waiting_for
-        if reason != engine.told:
+        if reason != engine.told and not engine.decision.passing:
             engine.told = reason
             if reason is not None:
                 count = len(engine.waiting)

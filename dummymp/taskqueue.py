@@ -79,8 +79,8 @@ class TaskQueue:
         self._stop: Task[Any] | None = None
         self._unraised: dict[int, BaseException] = {}
         self._callbacks: Callbacks | None = None
-        # Queued tasks of which the user knows: they were driven, and stopped by Ctrl-C or a timeout.
-        self._known_waiting = False
+        # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
+        self._interrupted = False
 
     # --- recording ---
 
@@ -129,7 +129,7 @@ class TaskQueue:
                 task.index = len(self._tasks)
                 if self._handed_over == task.index:
                     engine.expect()
-                self._known_waiting = False
+                self._interrupted = False
                 self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
             else:
                 engine = None
@@ -211,7 +211,7 @@ class TaskQueue:
             on_error: "raise" stops at the first item that fails and raises its exception in its place; "return" gives
                 the exception in place of the result, and goes on.
             timeout: The most seconds for one item; it fails with `TaskTimeout`. None: as configured.
-            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
+            progress: Show a bar (needs tqdm: python -m pip install tqdm).
 
         Returns:
             A generator of the results.
@@ -240,7 +240,7 @@ class TaskQueue:
 
         Args:
             timeout: Go on after so many seconds even if not all is done; what runs goes on running. None waits for all.
-            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
+            progress: Show a bar (needs tqdm: python -m pip install tqdm).
 
         Returns:
             True when nothing is queued or running, False if `timeout` seconds passed first.
@@ -314,7 +314,6 @@ class TaskQueue:
                     left = None if until is None else max(0.0, until - time.monotonic())
                     # One round at least, so that asking again and again with a timeout of 0 gets the work done.
                     if left == 0 and not first:
-                        self._known_waiting = True
                         return False
                     first = False
                     engine = self._engine
@@ -326,7 +325,7 @@ class TaskQueue:
                         bar()
                     self._raise_stop()
         except KeyboardInterrupt as interrupt:
-            self._known_waiting = True
+            self._interrupted = True
             if came_to_us(interrupt):
                 interrupt.__traceback__ = None
                 raise interrupt
@@ -651,9 +650,9 @@ class TaskQueue:
         done, running, total = self._counts()
         return f"<TaskQueue: {total} tasks, {done} ended, {running} running>"
 
-    def _forgotten(self) -> int:
-        """Count the tasks that were queued and never run, of which the user was not told."""
-        return 0 if self._known_waiting else sum(task.state == "queued" for task in self._tasks)
+    def _left(self, state: str) -> list[Task[Any]]:
+        """Give the tasks that are in this state at the end of the program, if the user does not know of them."""
+        return [] if self._interrupted else [task for task in self._tasks if task.state == state]
 
     def start_over(self) -> None:
         """Be like new. For `nesting`, which calls it after every task of a worker: quick if there is nothing to do."""
@@ -746,12 +745,28 @@ def _tell_failure(how: str, callback: After | None) -> None:
 _queues: weakref.WeakSet[TaskQueue] = weakref.WeakSet()
 
 
-def _tell_forgotten() -> None:
-    """Say at exit that calls were queued and never run; but not after a crash, which has told its own story."""
-    count = sum(queue._forgotten() for queue in _queues)
-    if count and not hasattr(sys, "last_type") and not nesting.in_worker():
-        tasks = "1 task was" if count == 1 else f"{count} tasks were"
-        logger().warning("%s queued but never run. Did you forget dummymp.process_until_done()?", tasks)
+# So many of the tasks that were running at the end of the program are told by name.
+_NAMED = 3
+
+
+def _tell_left() -> None:
+    """Say at exit what was queued and never run, and what was stopped; but not after a crash, which said enough."""
+    # In a shell a line that failed was not the end.
+    if nesting.in_worker() or (hasattr(sys, "last_type") and not hasattr(sys, "ps1")):
+        return
+    running = [task for queue in _queues for task in queue._left("running")]
+    queued = sum(len(queue._left("queued")) for queue in _queues)
+    if running:
+        named = "; ".join(task.describe() for task in running[:_NAMED]) + "; ..." * (len(running) > _NAMED)
+        more = f"{_tasks_were(queued)} queued and never run. " if queued else ""
+        text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"
+        logger().warning(text, _tasks_were(len(running)), named, more)
+    elif queued:
+        logger().warning("%s queued but never run. Did you forget dummymp.process_until_done()?", _tasks_were(queued))
+
+
+def _tasks_were(count: int) -> str:
+    return "1 task was" if count == 1 else f"{count} tasks were"
 
 
 def _start_over_after_fork() -> None:
@@ -761,6 +776,6 @@ def _start_over_after_fork() -> None:
         queue._set_empty()
 
 
-atexit.register(_tell_forgotten)
+atexit.register(_tell_left)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -357,7 +357,7 @@ def test_a_function_that_reads_a_large_global_is_sent_once_and_finds_it_fresh(sc
     hints = done.stderr.strip().splitlines()
     assert len(hints) == 2
     assert "look() carries 16 MB along, above all the global variable 'table' (numpy.ndarray, 16 MB)" in hints[0]
-    assert "run(look, part), or load it inside look()" in hints[0]
+    assert "give look() a parameter for it" in hints[0]
     assert "the outer variable 'inner'" in hints[1]
 
 

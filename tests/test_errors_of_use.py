@@ -127,6 +127,8 @@ UNSENDABLE: list[tuple[str, Make, str, str]] = [
      "Such an object only works in the process that opened it. Pass the file name and open it inside fit()"),
     ("file", lambda path: open(path / "out", "w"), "_io.TextIOWrapper",
      "Such an object only works in the process that opened it. Pass the file name and open it inside fit()"),
+    ("file to read", lambda path: open(__file__), "_io.TextIOWrapper",
+     "Such an object only works in the process that opened it. Pass the file name and open it inside fit()"),
     ("bytes file", lambda path: open(path / "out", "wb"), "_io.BufferedWriter",
      "Such an object only works in the process that opened it. Pass the file name and open it inside fit()"),
     ("socket", lambda path: socket.socket(), "socket.socket",
@@ -360,7 +362,7 @@ def test_progress_without_tqdm(script: Script) -> None:
         print(dummymp.results())
     """)
     assert done.stdout == (
-        "MissingExtra progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'\n[1]\n"
+        "MissingExtra progress=True needs tqdm. Install it with: python -m pip install tqdm\n[1]\n"
     )
 
 
@@ -390,6 +392,38 @@ def test_on_error_continue(engine: str, caplog: pytest.LogCaptureFixture) -> Non
     assert "get_returns()" in last
     assert "get_errors()" in last
     assert {record.name for record in caplog.records} == {"dummymp"}
+
+
+def test_the_summary_is_of_the_last_batch(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What was summed up once is not counted again."""
+    texts = []
+    for divisors in ([0, 1, 2], [1, 0], [1, 1]):
+        caplog.clear()
+        for divisor in divisors:
+            dummymp.run(operator.floordiv, 6, divisor)
+        dummymp.process_until_done()
+        texts.append(caplog.records[-1].getMessage() if caplog.records else None)
+    assert texts == [
+        "1 of 3 tasks failed. The other 2 results are in get_returns(), the exception is in get_errors().",
+        "1 of the last 2 tasks failed. The other result is in get_returns(), the exception is in get_errors().",
+        None,
+    ]
+
+
+def test_arguments_that_do_not_fit_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A traceback without a single call would only repeat what was said."""
+    dummymp.run(divmod, 1)  # type: ignore[call-arg]
+    dummymp.process_until_done()
+    first = caplog.records[0].getMessage()
+    assert first.startswith("task 0, divmod(1), failed: TypeError: ")
+    assert "\n" not in first
+
+
+def test_the_cause_has_a_headline() -> None:
+    """The worker's traceback, which Python shows as the cause, says what it is."""
+    error = dummymp.run(operator.truediv, 1, 0).exception()
+    assert error is not None
+    assert str(error.__cause__).startswith("this is what happened in the worker:\n")
 
 
 def test_no_failure_no_word(engine: str, caplog: pytest.LogCaptureFixture) -> None:

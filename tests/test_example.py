@@ -30,7 +30,7 @@ def test_example_in_a_pipe(tmp_path: Path) -> None:
     text = done.stdout
     assert done.returncode == 0, text + done.stderr
     assert done.stderr == ""
-    assert re.match(r"15 modules with [\d,]+ lines, and one broken one\.\n", text)
+    assert re.match(r"15 modules with [\d,]+ lines, and one that is broken on purpose\.\n", text)
     assert re.findall(r"^(\d+) of 16 modules done$", text, re.MULTILINE)[-1] == "16"
     assert re.search(r"^\[PID \d+\] .* is \d+ lines long$", text, re.MULTILINE)
     assert re.search(r"^ +\d+  \w+\(\)  [\w./-]+\.py:\d+$", text, re.MULTILINE)
@@ -39,6 +39,7 @@ def test_example_in_a_pipe(tmp_path: Path) -> None:
     assert re.search(r"^  with dummymp +\d+\.\d\d s, at most [1-9]\d* at once$", text, re.MULTILINE)
     assert text.endswith("the same answers: yes\n")
     assert "\r" not in text
+    assert "Traceback" not in text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")

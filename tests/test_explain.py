@@ -257,6 +257,7 @@ def test_what_the_pickler_said_is_kept() -> None:
         (LOCK, f"it is a _thread.lock. {NO_LOCK}"),
         ({"a": [LOCK]}, f"it holds a _thread.lock at ['a'][0]. {NO_LOCK}"),
         (iter_nothing(), "it is a generator. Return a list: list(...)"),
+        (sys.__stdin__, "it is a _io.TextIOWrapper. Return what is in it, or its name"),
         ([iter_nothing()], "it holds a generator at [0]. Return a list: list(...)"),
         (async_generator(), "it is a async_generator. Return a list of its items"),
         (Stubborn(), f"it is a {__name__}.Stubborn. Return plain data (numbers, lists, dicts, arrays)"),

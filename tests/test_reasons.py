@@ -66,6 +66,15 @@ def test_one_line_for_each_change() -> None:
     assert book.note(1, FULL) == [(logging.INFO, f"1 task waits: {FULL}")]
 
 
+def test_measuring_is_not_told() -> None:
+    """That the CPUs are being measured passes within a second, and tells nobody anything."""
+    book = Book()
+    assert book.note(5, "measuring the CPUs (0.5 s)") == []
+    assert book.note(5, FULL) == [(logging.INFO, f"5 tasks wait: {FULL}")]
+    assert book.note(5, "measuring the CPUs again, before the next step") == []
+    assert book.note(5, FULL) == []
+
+
 def test_nothing_waits() -> None:
     """When all that was queued has started, there is nothing to explain."""
     assert Book().note(0, FULL) == []

@@ -312,7 +312,11 @@ def test_sigint_to_the_parent_alone(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("waiting", "depth"),
-    [("dummymp.process_until_done()", 2), ("list(dummymp.map(sleep, [60]))", 2), ("dummymp.run(sleep, 60).result()", 3)],
+    [
+        ("dummymp.process_until_done()", 3),
+        ("list(dummymp.map(sleep, [60]))", 2),
+        ("dummymp.run(sleep, 60).result()", 3),
+    ],
 )
 def test_ctrl_c_shows_the_users_line(run: Run, waiting: str, depth: int) -> None:
     """The traceback ends soon after the user's line: the way through us is left out."""
@@ -438,7 +442,10 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left_however_the_script_ends(run: Run, end: str) -> None:
-    """Workers, the server, programs of tasks in sessions of their own, and their daemons are gone; nothing is said."""
+    """Workers, the server, programs of tasks in sessions of their own, and their daemons are gone.
+
+    A script that did not crash says which tasks were stopped by that, and nothing else.
+    """
     last_line, code = ENDS[end]
     process = run.start(BUSY + last_line)
     stdout, stderr = run.finish()
@@ -448,6 +455,9 @@ def test_nothing_is_left_however_the_script_ends(run: Run, end: str) -> None:
         assert stderr.startswith("Traceback")
         assert stderr.endswith("LookupError: my own\n")
         assert stderr.count("\n") == 4
+    elif code in (0, 3):
+        assert stderr.startswith("2 tasks were running when the script ended, and stopped: task 0, programs('one', ")
+        assert stderr.count("\n") == 1
     else:
         assert stderr == ""
     assert len((run.folder / "one").read_text().split()) == 3
@@ -517,12 +527,18 @@ FORGOTTEN = "queued but never run. Did you forget dummymp.process_until_done()?"
         ("dummymp.run(print, 1)\ndummymp.kill(0)", None),
         ("dummymp.run(abs, 1)\ndummymp.process_until_done()", ""),
         ("dummymp.run(time.sleep, 60)\ndummymp.run(time.sleep, 60)\ndummymp.run(abs, 1)\n"
-         "dummymp.process_until_done(timeout=0.2)", ""),
+         "dummymp.process_until_done(timeout=0.2)",
+         "2 tasks were running when the script ended, and stopped: task 0, sleep(60); task 1, sleep(60). 1 task was "
+         "queued and never run. To wait for all: dummymp.process_until_done()\n"),
+        ("dummymp.run(time.sleep, 60)\ndummymp.process_until_done(timeout=0.2)",
+         "1 task was running when the script ended, and stopped: task 0, sleep(60). "
+         "To wait for all: dummymp.process_until_done()\n"),
+        ("dummymp.run(time.sleep, 60)\ndummymp.process_until_done(timeout=0.2)\ndummymp.killall()", None),
         ("dummymp.run(print, 1)\nos._exit(0)", ""),
     ],
 )  # fmt: skip
 def test_forgotten_tasks_are_told_once(run: Run, source: str, said: str | None) -> None:
-    """Calls that were queued and never run are told in one line at the end; tasks that the user knows of are not."""
+    """Calls that were queued and never run are told in one line at the end, and so are those that were stopped."""
     process = run.start(source)
     stdout, stderr = run.finish()
     assert process.returncode == 0, stderr

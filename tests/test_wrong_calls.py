@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Callable
 
@@ -197,3 +198,46 @@ def test_a_callback_that_does_not_fit(name: str) -> None:
     with pytest.raises(TypeError, match=r"Write lambda completed, running, total: \.\.\."):
         dummymp.configure(**{name: lambda: None})
     dummymp.configure(**{name: print})
+
+
+# --- wrong calls of ours -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dummymp.map(square, [1], ordred=False),  # type: ignore[call-arg]
+         "dummymp.map() has no argument 'ordred'. Did you mean ordered?"),
+        (lambda: dummymp.map(square, [1], chunks=5),  # type: ignore[call-arg]
+         "dummymp.map() has no argument 'chunks'. There are: ahead, on_error, ordered, pass_as, progress, timeout"),
+        (lambda: dummymp.process_until_done(progres=True),  # type: ignore[call-arg]
+         "dummymp.process_until_done() has no argument 'progres'. Did you mean progress?"),
+    ],
+)  # fmt: skip
+def test_a_keyword_that_there_is_not(call: Callable[[], Any], message: str) -> None:
+    """The near one is suggested, and the function has the name that users know."""
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 does not say more than the function's own name")
+@pytest.mark.parametrize("name", ["run", "map", "kill"])
+def test_an_argument_that_is_missing(name: str) -> None:
+    """What Python says itself has that name, too."""
+    with pytest.raises(TypeError, match=rf"^dummymp\.{name}\(\) missing 1 required positional argument"):
+        getattr(dummymp, name)()
+
+
+def test_functions_of_ours_in_a_task(script: Script) -> None:
+    """A task may use what the script has imported by name: in a worker it is the worker's own."""
+    done = script(
+        """
+        from dummymp import map, process_until_done, results, run
+        def outer(n):
+            run(pow, n, 2)
+            process_until_done()
+            return results() + list(map(abs, [-n]))
+        print(run(outer, 3).result())
+        """
+    )
+    assert done.stdout == "[9, 3]\n"
