@@ -98,11 +98,17 @@ class MissingExtra(DummyMPError, ImportError):
 
 
 class WorkerTraceback(Exception):
-    """Carries the traceback of a worker as text; it is the `__cause__` of a task's exception."""
+    """Carries the traceback of a worker as text; it is the `__cause__` of a task's exception.
 
-    def __init__(self, text: str = "") -> None:
+    Attributes:
+        text: The traceback.
+        task: Whose it is: ``task 7, simulate('big.csv')``.
+    """
+
+    def __init__(self, text: str = "", task: str = "a task") -> None:
         super().__init__(text)
         self.text = text
+        self.task = task
 
     def __str__(self) -> str:
-        return f"this is what happened in the worker:\n{self.text}"
+        return f"{self.task}, in its worker:\n{self.text}"

@@ -34,12 +34,13 @@ def unpack_failure(task: Task[Any], body: Any) -> tuple[Callable[[], BaseExcepti
     if about_task:
         text = text.partition(": ")[2].replace("{task}", f"{task.describe()},")
         return functools.partial(NotPicklable, text), text
-    story = f"{task.describe()}, failed: {text}"
+    what = task.describe()
+    story = f"{what}, failed: {text}"
     # Without a single frame, as for arguments that do not fit, the traceback says no more.
-    return functools.partial(_rebuild, pickled, text, trace), story if trace == text else f"{story}\n{trace}"
+    return functools.partial(_rebuild, pickled, text, trace, what), story if trace == text else f"{story}\n{trace}"
 
 
-def _rebuild(pickled: bytes | None, text: str, trace: str) -> BaseException:
+def _rebuild(pickled: bytes | None, text: str, trace: str, what: str) -> BaseException:
     error: object = None
     if pickled is not None:
         try:
@@ -49,7 +50,7 @@ def _rebuild(pickled: bytes | None, text: str, trace: str) -> BaseException:
         except BaseException:
             pass  # Its class cannot be found or built here: the stand-in has its text.
     rebuilt = error if isinstance(error, BaseException) else TaskFailed(text)
-    rebuilt.__cause__ = WorkerTraceback(trace)
+    rebuilt.__cause__ = WorkerTraceback(trace, what)
     return rebuilt
 
 
@@ -99,7 +100,7 @@ class Deaths:
         error = WorkerDied(text, task=task.index, pid=handle.pid, exitcode=exitcode, signal=name)
         start = handle.last_words.find("Fatal Python error")
         if start >= 0:
-            error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip())
+            error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip(), task.describe())
         return error
 
     def _out_of_memory(self, running: int, peak: int) -> str:

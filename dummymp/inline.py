@@ -144,7 +144,8 @@ class InlineEngine:
             self._drop(self.waiting.popleft(), why, tell=False)
             count += 1
         if count:
-            logger().warning("%d waiting tasks were dropped, because %s.", count, why)
+            tasks = "1 waiting task was" if count == 1 else f"{count} waiting tasks were"
+            logger().warning("%s dropped, because %s.", tasks, why)
 
     def _drop(self, task: Task[Any], why: str, *, tell: bool = True) -> None:
         how = f"task {task.index}, {task.name}(...), was dropped before it began, because {why}."

@@ -138,7 +138,7 @@ def lazy_map(
     show = functools.partial(show_items, _length(iterables)) if progress else no_progress
     if progress:
         find_tqdm()
-    return _LazyMap(call, items, start_engine, show).results()
+    return _LazyMap(call, items, start_engine, show).results(_Unread(call.name))
 
 
 def _iterate(iterables: tuple[Any, ...], pass_as: str) -> Iterator[Any]:
@@ -212,8 +212,9 @@ class _LazyMap:
         self._held = 0  # bytes in runs
         self._to_log: list[tuple[int, str]] = []
 
-    def results(self) -> Generator[Any, None, None]:
-        """Give the results, as a generator."""
+    def results(self, unread: _Unread) -> Generator[Any, None, None]:
+        """Give the results, as a generator, which is not `unread` once it is asked for the first."""
+        unread.name = None
         try:
             with self._show() as bar:
                 self._start()
@@ -484,6 +485,25 @@ class _LazyMap:
         if self._call.returns:
             return content
         raise _raisable(content, self._call.name) from content.__cause__
+
+
+class _Unread:
+    """Says, when it is thrown away with a map that nobody ever asked for a result, that this did nothing.
+
+    As Python does for a coroutine that nobody awaits.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name: str | None = name
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        if self.name is not None and self._pid == os.getpid() and not sys.is_finalizing():
+            logger().warning(
+                "nobody asked dummymp.map(%s, ...) for a result, so it did nothing: it works while its results are "
+                "read. Write: for answer in dummymp.map(...), or answers = list(dummymp.map(%s, ...))",
+                self.name, self.name,
+            )  # fmt: skip
 
 
 def _raisable(error: BaseException, name: str) -> Exception:

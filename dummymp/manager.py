@@ -773,7 +773,8 @@ class Manager:
                     text = f"task {task.index}, {task.name}(...), was dropped {when}, because {why}."
                     self._outbox.post(engine.end, task, None, TaskKilled(text), "")
                 if dropped:
-                    text = f"{len(dropped)} waiting tasks were dropped, because {why}."
+                    tasks = "1 waiting task was" if len(dropped) == 1 else f"{len(dropped)} waiting tasks were"
+                    text = f"{tasks} dropped, because {why}."
                     self._outbox.post(_log, WARNING, text)
         self._deliver()
 

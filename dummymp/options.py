@@ -113,10 +113,15 @@ def _default_method() -> str:
     return "spawn" if sys.platform == "win32" else "forkserver"
 
 
+# What other packages of the kind call max_processes.
+_WORKERS = ("workers", "max_workers", "num_workers", "n_workers", "n_jobs", "jobs", "processes", "cpus", "cores")
+
+
 def _unknown(name: str) -> str:
     from .wrongcalls import did_you_mean
 
-    return f"configure() has no option {name!r}. {did_you_mean(name, _RULES)}"
+    hint = "Did you mean max_processes?" if name in _WORKERS else did_you_mean(name, _RULES)
+    return f"configure() has no option {name!r}. {hint}"
 
 
 # --- rules: (name, value) -> the value as it is kept ---------------------------------------------------------------

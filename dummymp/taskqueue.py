@@ -367,8 +367,9 @@ class TaskQueue:
 
     def _out_of(self, failed: int, ended: int) -> str:
         """Put in words how many of the tasks that ended last have failed: ``2 of 4 tasks``."""
-        last = "" if ended == self._done + self._failed else "the last "
-        return f"{failed} of {last}{ended} {'task' if ended == 1 else 'tasks'}"
+        if ended == 1:
+            return "1 task"
+        return f"{failed} of {'' if ended == self._done + self._failed else 'the last '}{ended} tasks"
 
     # --- fates: called by the engine, in the order things happened ---
 

@@ -200,6 +200,8 @@ def _hint(func: Any, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any],
     required = parameters[: len(parameters) - len(defaults)] if len(args) < len(parameters) else parameters
     name = func.__name__ if isinstance(func, (types.FunctionType, type)) else ""
     right = f"Write dummymp.run({', '.join([name, *required])})" if name.isidentifier() else ""
+    if required[:1] == ("self",):
+        return f"It is a method of objects: write dummymp.run(thing.{', '.join([name, *required[1:]])})"
     if unknown and {*unknown} <= {"args", "kwargs"}:
         return f"Arguments follow one after another, as in a call. {right}".rstrip()
     if unknown and unknown[0] in settings:

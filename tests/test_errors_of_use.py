@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import io
 import logging
@@ -419,11 +420,25 @@ def test_arguments_that_do_not_fit_are_told_in_one_line(caplog: pytest.LogCaptur
     assert "\n" not in first
 
 
+def test_a_call_is_told_with_its_paths(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Which file it was is what one wants to know: paths and dates are shown, other objects are not."""
+    shown = [
+        (tmp_path / "no", f"{tmp_path / 'no'!r}"[:25]),
+        (datetime.date(2026, 1, 2), "datetime.date(20"),
+        (Connected, "..."),
+    ]
+    for argument, text in shown:
+        caplog.clear()
+        dummymp.run(os.stat, argument)
+        dummymp.process_until_done()
+        assert caplog.records[0].getMessage().startswith(f"task {len(dummymp.get_errors()) - 1}, stat({text}")
+
+
 def test_the_cause_has_a_headline() -> None:
     """The worker's traceback, which Python shows as the cause, says what it is."""
     error = dummymp.run(operator.truediv, 1, 0).exception()
     assert error is not None
-    assert str(error.__cause__).startswith("this is what happened in the worker:\n")
+    assert str(error.__cause__).startswith("task 0, truediv(1, 0), in its worker:\nZeroDivisionError: ")
 
 
 def test_no_failure_no_word(engine: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -888,7 +888,7 @@ def test_progress(script: Script) -> None:
 def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tqdm, progress=True says at the call what to install."""
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(dummymp.MissingExtra, match=r"pip install 'dummymp\[progress\]'"):
+    with pytest.raises(dummymp.MissingExtra, match=r"python -m pip install tqdm"):
         dummymp.map(abs, [1], progress=True)
 
 
@@ -1117,3 +1117,18 @@ def test_no_two_tasks_in_a_worker_have_the_same_number(monkeypatch: pytest.Monke
     dummymp.configure(max_processes=1, retries=1)
     assert list(dummymp.map(flaky, range(1000))) == list(range(1000))
     assert twice == []
+
+
+def test_a_map_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
+    """A map works while its results are read; one that is thrown away unread says so. One that was begun does not."""
+    dummymp.map(abs, [1, 2])
+    assert [record.getMessage() for record in caplog.records] == [
+        "nobody asked dummymp.map(abs, ...) for a result, so it did nothing: it works while its results are read. "
+        "Write: for answer in dummymp.map(...), or answers = list(dummymp.map(abs, ...))"
+    ]
+    caplog.clear()
+    assert next(dummymp.map(abs, [-1, 2])) == 1
+    assert list(dummymp.map(abs, [])) == []
+    with pytest.raises(ValueError, match="pass_as"):
+        dummymp.map(abs, [1], pass_as="arg")
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]

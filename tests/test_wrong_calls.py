@@ -89,6 +89,8 @@ MODEL = Model(3)
          "Write dummymp.run(fit, data, table)"),
         (slowly, (), {"depth": 1}, "slowly(first, *others, **options) needs 'first', too"),
         (MODEL.fit, (), {}, "cannot queue Model.fit(): Model.fit(data) needs 'data', too"),
+        (Model.fit, (1,), {}, "Model.fit(self, data) needs 'data', too. It is a method of objects: write "
+         "dummymp.run(thing.fit, data)"),
         (MODEL, (1, 2), {}, "Model(data) takes 1 argument, and was given 2"),
         (Model, (), {}, "Model(size, *, name='') needs 'size', too. Write dummymp.run(Model, size)"),
         (remember, (1, 2), {}, "remember(number) takes 1 argument, and was given 2"),
