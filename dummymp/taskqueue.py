@@ -113,7 +113,7 @@ class TaskQueue:
         # Most calls fit at first sight; the others are looked at more closely.
         code = getattr(func, "__code__", None)
         if kwargs or code is None or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
-            _check_call(func, args, kwargs)
+            _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(
@@ -727,10 +727,23 @@ def _not_callable(value: object) -> str:
     return f"run() needs a function to call later, got {value!r:.60}. Write run(square, 3), not run(square(3))"
 
 
-def _check_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    from .wrongcalls import check_call
+# The calls that were looked at and fit: code, kind of function, how many arguments, and the names of the others. Of a
+# function that is gone its place may be taken by another; then a call that does not fit is told when it runs.
+_fitting: set[tuple[Any, ...]] = set()
+# So many of them are remembered.
+_FITTING = 1000
 
-    check_call(func, args, kwargs, settings=Options.names())
+
+def _check_call(func: Callable[..., Any], code: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    call = (id(code), type(func), len(args), *kwargs)
+    if call not in _fitting:
+        from .wrongcalls import check_call
+
+        check_call(func, args, kwargs, settings=Options.names())
+        if code is not None or type(func) is type(abs):  # Otherwise only looking again can tell.
+            if len(_fitting) >= _FITTING:
+                _fitting.clear()
+            _fitting.add(call)
 
 
 def _tell_failure(how: str, callback: After | None) -> None:

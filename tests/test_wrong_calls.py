@@ -137,6 +137,22 @@ def test_what_fits_is_queued(func: Callable[..., Any], args: tuple[Any, ...], kw
     task.result()
 
 
+def test_a_call_that_fits_is_remembered_as_it_is() -> None:
+    """That one call of a function fits says nothing of others, with other arguments or of its objects."""
+    dummymp.configure(engine="inline")
+    for _ in range(2):
+        dummymp.run(fit, 1, 2, depth=3)
+        dummymp.run(MODEL.fit, 1)
+        with pytest.raises(TypeError, match="needs 'table', too"):
+            dummymp.run(fit, 1, depth=3)
+        with pytest.raises(TypeError, match="has no parameter 'size'"):
+            dummymp.run(fit, 1, 2, size=3)
+        with pytest.raises(TypeError, match="needs 'data', too"):
+            dummymp.run(Model.fit, MODEL)
+        with pytest.raises(TypeError, match="needs 'data', too"):
+            dummymp.run(MODEL.fit)
+
+
 def test_what_nobody_can_tell_fails_when_it_runs() -> None:
     """A function that is not written in Python tells itself that its arguments do not fit, in one line."""
     dummymp.configure(engine="inline")
