@@ -23,6 +23,8 @@ __all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean"]
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
 # A signature in a message has at most so many characters.
 _SIGNATURE_LENGTH = 100
+# What stands in a partial for an argument that the caller gives (from Python 3.14 on).
+_PLACEHOLDER = getattr(functools, "Placeholder", object())
 # A partial of a method of a callable object is seen through; after so many steps it is left alone.
 _STEPS = 10
 
@@ -120,23 +122,30 @@ def _see_through(func: Any, count: int, kwargs: Iterable[str]) -> _Call | None:
     bound, names = 0, frozenset(kwargs)
     for _ in range(_STEPS):
         kind = type(func)
+        if func is None:
+            return None
         if kind is types.FunctionType:
             return _Call(func, count + bound, bound, names)
         if kind is types.MethodType:
             func, bound = func.__func__, bound + 1
         elif kind is functools.partial:
-            func, bound, names = func.func, bound + len(func.args), names | frozenset(func.keywords)
+            given = [each for each in func.args if each is not _PLACEHOLDER]
+            func, bound, names = func.func, bound + len(given), names | frozenset(func.keywords)
         elif kind is functools._lru_cache_wrapper:
             func = func.__wrapped__
         elif kind is type:
             if func.__new__ is not object.__new__:
                 return None
-            func, bound = func.__init__, bound + 1
+            func, bound = _written(func, "__init__"), bound + 1
         else:
-            func, bound = getattr(kind, "__call__", None), bound + 1  # noqa: B004
-            if type(func) is not types.FunctionType:
-                return None
+            func, bound = _written(kind, "__call__"), bound + 1
     return None
+
+
+def _written(cls: type, name: str) -> Any:
+    """Give a method of a class as it was written, without what makes a static method of it, and the like."""
+    found = next((base.__dict__[name] for base in cls.__mro__ if name in base.__dict__), None)
+    return found if type(found) is types.FunctionType else None
 
 
 def _misfit(call: _Call) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import unittest.mock
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Callable
 
@@ -64,6 +65,21 @@ class Model:
     def __call__(self, data: Any) -> Any:
         """Be a method without a name."""
         return data
+
+
+class Plain:
+    """Is called without its object."""
+
+    @staticmethod
+    def __call__(data: Any) -> Any:
+        return data
+
+
+class Text(str):
+    """Is made by its base."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
 
 
 MODEL = Model(3)
@@ -128,6 +144,10 @@ def test_run_refuses_what_does_not_fit(
         (int, ("7",), {"base": 8}),
         (dict, (), {"a": 1}),
         (ValueError, (1, 2, 3), {}),
+        (Plain(), (1,), {}),
+        (Plain, (), {}),
+        (Text, ("a",), {}),
+        (unittest.mock.Mock(wraps=square).__call__, (1,), {}),
     ],
 )
 def test_what_fits_is_queued(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
