@@ -14,7 +14,7 @@ A map of the package, from the top down:
     taskqueue          records calls, drives them, hands out results         options, presets, task, progress, callbacks
     lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
-    manager            gives tasks to workers, takes in what comes back      pool, budget, fate, outbox, pace
+    manager            gives tasks to workers, takes in what comes back      intake, pool, budget, fate, outbox, pace
     policy, cpus       how many may run now, and why                         limits, memory, oom, reasons
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows

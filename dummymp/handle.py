@@ -151,6 +151,11 @@ class WorkerHandle:
             self.channel.post_task(task.index, function.number, surroundings.number, arguments)
         self.assigned.append(task)
 
+    def post_again(self, task: Task[Any]) -> None:
+        """Queue a task to be sent once more."""
+        assert self._settings is not None
+        self.post_task(task, self._settings)
+
     def bytes_for(self, frozen: Frozen) -> int:
         """Count what `post_task` would send for a task; each large buffer as `BUFFER_BYTES`."""
         size = len(frozen.arguments)

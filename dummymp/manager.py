@@ -13,7 +13,7 @@
                                |
                                |  TEXT, RECORD, RESULT or FAILURE
                                v
-                          _take: notes what it means, in order, in the outbox
+                          intake.py: notes what it means, in order, in the outbox
                                |
                                v
                           deliver: shows text and logs, sets the fate of the task, calls the callbacks
@@ -26,62 +26,32 @@ wait until it has taken something in. Ctrl-C may come while it sleeps and while 
 from __future__ import annotations
 
 import atexit
-import collections
-import functools
-import itertools
-import operator
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .budget import Budget, kept_free
-from .chunks import UNKNOWN
 from .errors import NotPicklable, TaskKilled, TaskTimeout
-from .fate import Deaths, timed_out, unpack_failure
-from .handle import WorkerHandle, load_parcel
-from .interrupts import held, ignore_from_now_on, let_in, own_code
-from .log import WARNING, logger
+from .fate import timed_out
+from .intake import Intake, say
+from .interrupts import held, ignore_from_now_on
+from .log import WARNING
 from .outbox import Outbox
-from .output import Screen, handle_record
-from .pickling import loads
-from .pool import Pool
+from .pool import KILL_GRACE, Pool
 from .reasons import Reasons
 from .surroundings import Settings
-from .transport import (
-    CUT,
-    CUT_HEAD,
-    ENDED_HEAD,
-    FAILURE,
-    LEAVING,
-    NOTE,
-    PART,
-    PART_HEAD,
-    READY,
-    RECORD,
-    RESULT,
-    RESULT_WITH_BUFFERS,
-    RETURNED,
-    TEXT,
-    TEXT_HEAD,
-    U64,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from .engine import ProcessEngine
+    from .handle import WorkerHandle
     from .options import Options
-    from .outbox import After
     from .pace import Pace
     from .presets import Preset
     from .task import Task
 
 __all__ = ["Manager", "end_unused_workers", "the_manager"]
 
-# A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
-# shorter: a stubborn one is in the way for less time.
-KILL_GRACE = 0.5
 # A worker that was to end and has not after so many seconds is ended without the server, which may be stuck; it takes
 # part of a second. Longer: tasks behind it wait longer; shorter: a machine that is nearly out of memory has less time.
 KILL_LIMIT = 10.0
@@ -95,8 +65,6 @@ NAP = 0.004
 # Not worth it below this, nor for tasks shorter than that: they keep us busy all the time.
 NAP_LEAST = 0.0005
 NAP_FROM = 0.0001
-# A worker that sent more than so many bytes since we looked last may be waiting for us to read.
-TALKS = 8192
 # What a worker needs for a task besides the function itself.
 TASK_OVERHEAD = 1e-5
 # What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
@@ -121,17 +89,14 @@ class Manager:
         self._asleep: int | None = None
         self._drivers = 0
         self._outbox = Outbox(self._tell_others_if_any)
-        self._screen = Screen()
-        self._notes: set[str] = set()
-        self._reasons = Reasons(lambda level, text: self._outbox.post(_log, level, text))
-        self._pool = Pool(self._readable)
+        self._reasons = Reasons(lambda level, text: self._outbox.post(say, level, text))
+        self._pool = Pool(lambda handle: self._intake.readable(handle))
+        self._intake = Intake(self._pool, self._outbox, self._lock, self._goes_on)
         self._budget = Budget(self._pool.own_pids)
-        self._deaths = Deaths()
         # What workers are told of this program.
         self._settings = Settings()
         # Code of the user has run, or tasks were queued, since we looked last what there is to do.
         self._stale = False
-        self._running = 0
         # Calls that were queued with copy_args=False and may start, and their engines.
         self._to_freeze: list[tuple[ProcessEngine, Task[Any]]] = []
         # Queues that were dropped in a moment in which nothing could be done about it.
@@ -321,334 +286,17 @@ class Manager:
         while self._to_forget:
             self.forget(self._to_forget.pop(), keep_workers=True)
 
+    def _goes_on(self) -> None:
+        """See that what has just been queued again is not slept upon."""
+        self._stale = True
+
     def _look(self, woken: list[Callable[[], object]] | None = None) -> None:
         """Take in what has come; `woken`, if known, is what has something to read."""
         for callback in self._pool.selector.wait(0) if woken is None else woken:
             callback()
         for handle, status in self._pool.ended():
-            self._bury(handle, status)
+            self._intake.bury(handle, status)
         self._check_times()
-
-    # --- what comes in ---
-
-    def _readable(self, handle: WorkerHandle) -> None:
-        if handle.gone:
-            return
-        messages = handle.channel.receive()
-        self._take_in(handle, messages)
-        handle.talks = sum(len(message) for _, message in messages) > TALKS
-        if not handle.channel.closed:
-            self._pool.flush(handle)
-        elif not handle.closing:
-            # Mostly it has ended, and the server will say how; but a task may have closed the connection.
-            handle.closing = True
-            self._pool.selector.remove(handle.channel)
-            if handle.assigned or not handle.retiring or handle.orphan:  # Otherwise it is just leaving, in good order.
-                self._pool.end(handle, grace=KILL_GRACE if handle.retiring else 0.0)
-            if handle.orphan:
-                self._bury(handle, None)
-
-    def _take_in(self, handle: WorkerHandle, messages: Iterable[tuple[int, Any]], *, to_the_end: bool = False) -> None:
-        messages = list(messages)
-        # What C code wrote before the worker sent these is in the pipes by now.
-        self._show_pipes(handle, to_the_end=to_the_end)
-        for kind, group in itertools.groupby(messages, operator.itemgetter(0)):
-            if kind in (RESULT, RESULT_WITH_BUFFERS):
-                self._take_results(handle, [message for _, message in group], with_buffers=kind != RESULT)
-            else:
-                for _, message in group:
-                    self._take(handle, kind, message)
-
-    def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
-        if kind == FAILURE:
-            self._take_failure(handle, message)
-        elif kind == TEXT:
-            number, stream = TEXT_HEAD.unpack_from(message)
-            text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
-            if text:
-                self._outbox.post(self._show, stream, text, (handle.number, number))
-        elif kind == RECORD:
-            number = U64.unpack_from(message)[0]
-            prefix = handle.engine.options().log_prefix if handle.engine is not None else "[PID {pid}] "
-            self._outbox.post(functools.partial, handle_record, memoryview(message)[U64.size :], number, prefix)
-        elif kind == READY:
-            self._pool.ready(handle, U64.unpack(message)[0])
-            for stream, text in handle.early:
-                self._outbox.post(self._show, stream, text, (handle.number, -1))
-            handle.early.clear()
-        elif kind == RETURNED:
-            self._take_returned(handle, message)
-        elif kind in (PART, CUT):
-            self._take_part(handle, kind, message)
-        elif kind == LEAVING:
-            self._take_leave(handle)
-        elif kind == NOTE:
-            text = bytes(message).decode()
-            if text not in self._notes:
-                self._notes.add(text)
-                self._outbox.post(_log, WARNING, text)
-
-    def _take_results(self, handle: WorkerHandle, messages: list[Any], *, with_buffers: bool) -> None:
-        """Take in what tasks returned that a worker ended one after another."""
-        engine, answered = handle.engine, handle.answered
-        # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
-        self._show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
-        answers = []
-        for message in messages:
-            task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
-            if task is not None:
-                task.size = len(body)
-                opened: Any = body
-                if with_buffers:
-                    opened = handle.open_parcel(body)
-                    task.size += 0 if isinstance(opened, BaseException) else sum(map(len, opened[1]))
-                answers.append((task, opened))
-            elif with_buffers:
-                handle.drop_parcel(body)
-        if answers:
-            self._outbox.post(self._rebuild, engine, answers, load_parcel if with_buffers else loads)
-        if handle.answered > answered:
-            self._next(handle)
-
-    def _rebuild(
-        self, engine: ProcessEngine, answers: list[tuple[Task[Any], Any]], load: Callable[[Any], Any]
-    ) -> Iterator[After | None] | None:
-        """Rebuild what tasks returned. That may run code of the user, which may call us: the lock is not held."""
-        try:
-            values = let_in(_load_all, [body for _, body in answers], load)
-        except KeyboardInterrupt:
-            self._outbox.put_back(self._rebuild, engine, answers, load)  # Once more, when we are driven again.
-            raise
-        if any(type(value) is _Unloadable for value in values):
-            return self._end_one_by_one(engine, [(task, value) for (task, _), value in zip(answers, values)])
-        return engine.end_well([(task, value) for (task, _), value in zip(answers, values)])
-
-    def _end_one_by_one(self, engine: ProcessEngine, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
-        for task, value in ends:
-            if type(value) is not _Unloadable:
-                yield from engine.end_well([(task, value)]) or ()
-                continue
-            yield engine.began(task)
-            error = value.error
-            with self._lock:
-                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
-                self._failed(engine, task, error, how)
-                self._stale = True  # It may wait for its next attempt.
-
-    def _take_failure(self, handle: WorkerHandle, message: Any) -> None:
-        """Take in how a task failed."""
-        engine, answered = handle.engine, handle.answered
-        self._show_unfinished(handle, of_pipes=len(handle.assigned) <= 1)
-        task = self._ended(handle, message)
-        if task is not None:
-            self._outbox.post(engine.began, task)
-            rebuild, how = unpack_failure(task, memoryview(message)[ENDED_HEAD.size :])
-            if not self._again(engine, task, how):
-                self._halt(engine)
-                self._outbox.post(self._end_failed, engine, task, rebuild, how)
-        if handle.answered > answered:
-            self._next(handle)
-
-    def _end_failed(
-        self, engine: ProcessEngine, task: Task[Any], rebuild: Callable[[], BaseException], how: str
-    ) -> After | None:
-        """Rebuild what a task raised, as `_rebuild` does what others returned, and end it."""
-        try:
-            error = let_in(rebuild)
-        except KeyboardInterrupt:
-            self._outbox.put_back(self._end_failed, engine, task, rebuild, how)
-            raise
-        return engine.end(task, None, error, how)
-
-    def _take_part(self, handle: WorkerHandle, kind: int, message: Any) -> None:
-        """Take in what came of some items of a chunk, or that the rest of it will not run there."""
-        task = handle.assigned[0] if handle.assigned else None
-        if task is None or task.chunk is None or task.index != U64.unpack_from(message)[0]:
-            return
-        if handle.begun is not task:
-            self._begin(handle)
-        if kind == CUT:
-            task.chunk.whole = False
-            self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
-        else:
-            if PART_HEAD.unpack_from(message)[2] != UNKNOWN:
-                # Otherwise it was called back, in the middle of an item: its line and its time go on.
-                self._show_unfinished(handle, of_pipes=False)
-                handle.start_clock()
-            self._outbox.post(handle.engine.part, task, message)
-
-    def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
-        """Take the task off a worker that it has ended; None if it was killed, and its end told, before."""
-        number, seconds = ENDED_HEAD.unpack_from(message)
-        if not handle.assigned or handle.assigned[0].index != number:
-            return None  # Its answer was on the way.
-        task = handle.assigned.popleft()
-        handle.answered += 1
-        if task in handle.dropped:
-            return None
-        if handle.begun is not task:
-            task.attempts += 1  # It began and ended since we looked last.
-        task.seconds = seconds
-        task._pid = handle.pid
-        task.frozen.function.pace.note(seconds)  # type: ignore[union-attr]
-        return task
-
-    def _take_returned(self, handle: WorkerHandle, message: Any) -> None:
-        """Queue again, in front, what a worker gave back."""
-        handle.calling_back = False
-        numbers = {number for (number,) in U64.iter_unpack(message)}
-        tasks = [task for task in handle.assigned if task.index in numbers]
-        if not tasks:
-            handle.since = time.monotonic()  # They were just being read there. It is asked again, but not at once.
-            return
-        first = handle.assigned[0] if handle.begun is tasks[0] and tasks[0] not in handle.dropped else None
-        handle.assigned = collections.deque(task for task in handle.assigned if task.index not in numbers)
-        if first is None:
-            self._queue_again(handle, tasks)
-        else:
-            # It was told that this one begins, and it would have, this very moment: it gets it once more.
-            handle.post_task(first, self._settings)
-            self._pool.flush(handle)
-            self._queue_again(handle, tasks[1:])
-        if not handle.assigned:
-            self._release(handle)
-
-    def _take_leave(self, handle: WorkerHandle) -> None:
-        """Give what a worker will not begin, because it ends by itself, to others."""
-        if handle.stopped or (handle.assigned and handle.had_begun()):
-            return  # What becomes of its task is known when it is buried.
-        handle.retiring = True
-        if handle.assigned:
-            self._had_not_begun(handle)
-            self._queue_again(handle, handle.assigned)
-            handle.assigned.clear()
-            self._release(handle)
-        self._pool.leaves(handle)
-
-    def _queue_again(self, handle: WorkerHandle, tasks: Iterable[Task[Any]]) -> None:
-        again = [task for task in tasks if task not in handle.dropped]
-        handle.engine.waiting.extendleft(reversed(again))
-
-    def _next(self, handle: WorkerHandle) -> None:
-        """Go on to the next task that a worker was sent, or release it."""
-        self._pool.proved()
-        if handle.assigned:
-            self._begin(handle)
-        else:
-            self._release(handle)
-
-    def _begin(self, handle: WorkerHandle) -> None:
-        """Take note that a worker begins the first of its tasks."""
-        task = handle.begun = handle.assigned[0]
-        handle.start_clock()
-        if task in handle.dropped:
-            return  # Its end has been told.
-        task.state = "running"
-        task.attempts += 1
-        task._pid = handle.pid or functools.partial(self._pid_of, handle)
-        self._outbox.post(handle.engine.began, task)
-
-    def _had_not_begun(self, handle: WorkerHandle) -> None:
-        """Take back that a worker begins the first of its tasks."""
-        task = handle.assigned[0]
-        if handle.begun is task and task not in handle.dropped:
-            task.attempts -= 1
-            self._outbox.post(handle.engine.requeued, task)
-        handle.begun = None
-
-    def _release(self, handle: WorkerHandle) -> None:
-        """Make a worker that has answered available, or let it go if it has served long enough."""
-        engine, handle.engine, handle.deadline = handle.engine, None, None
-        handle.begun = None
-        handle.dropped.clear()
-        if handle.stopped:
-            return
-        self._count_running(engine, -1)
-        limit = engine.options().tasks_per_worker
-        if limit is not None and handle.answered >= limit:
-            self._pool.retire(handle)
-        elif not handle.retiring:
-            self._pool.idle.append(handle)
-
-    def _failed(self, engine: ProcessEngine, task: Task[Any], error: BaseException, how: str) -> None:
-        """Note the failure of an attempt: the task waits for its next one, or has ended."""
-        if isinstance(error, TaskKilled) or not self._again(engine, task, how):
-            self._halt(engine)
-            self._outbox.post(engine.end, task, None, error, how)
-
-    def _again(self, engine: ProcessEngine, task: Task[Any], how: str) -> bool:
-        """Let a task that has failed wait for its next attempt, if it has one."""
-        if task.attempts > task.retries:
-            return False
-        text = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
-        self._outbox.post(_log, WARNING, text)
-        self._outbox.post(engine.requeued, task)
-        engine.waiting.append(task)
-        return True
-
-    def _halt(self, engine: ProcessEngine) -> None:
-        """Start nothing more of a queue that is to stop, because a task has failed."""
-        engine.halted = engine.halted or engine.options().on_error == "stop"
-
-    def _count_running(self, engine: ProcessEngine, difference: int) -> None:
-        self._running += difference
-        engine.running += difference
-
-    # --- text ---
-
-    def _show(self, stream: int, text: str, owner: object) -> After:
-        return functools.partial(self._screen.show, stream, text, owner)
-
-    def _show_pipes(self, handle: WorkerHandle, *, to_the_end: bool = False) -> None:
-        texts = handle.read_pipes(to_the_end=to_the_end)
-        if handle.ready:
-            for stream, text in texts:
-                self._outbox.post(self._show, stream, text, (handle.number, -1))
-        else:
-            handle.early += texts
-        for pipe in handle.pipes:
-            if not pipe.open:
-                self._pool.selector.remove(pipe)
-
-    def _show_unfinished(self, handle: WorkerHandle, *, of_pipes: bool = True) -> None:
-        """Show the lines that a task began and did not end, because it has ended."""
-        for stream, rest in handle.unfinished_lines(of_pipes=of_pipes):
-            # The line is ended for it: whoever prints next, a task or the script itself, begins one of its own.
-            self._outbox.post(self._show, stream, rest + "\n", (handle.number, handle.answered))
-
-    # --- ends of workers ---
-
-    def _bury(self, handle: WorkerHandle, status: int | None) -> None:
-        """Take note that a worker has ended: with what exit code (minus a signal's number), if anybody knows."""
-        if handle.gone:
-            return
-        self._take_in(handle, handle.channel.receive_all(), to_the_end=True)
-        self._show_unfinished(handle)
-        begun = handle.had_begun()
-        handle.read_log()
-        self._pool.remove(handle)
-        if not handle.retiring and (status != 0 or handle.assigned):
-            self._pool.end(handle, grace=0.0)  # What it had started.
-        if not handle.ready and not handle.retiring:
-            self._pool.start_failed(handle, status)
-        elif handle.assigned and not begun and status != 0 and not handle.answered and not handle.killed:
-            self._pool.count_failure(handle, status)
-        if not handle.assigned:
-            return
-        engine, task = handle.engine, handle.assigned[0]
-        if begun:
-            if handle.begun is not task:
-                self._begin(handle)
-            handle.assigned.popleft()
-            if task not in handle.dropped:
-                death = self._deaths.explain(handle, task, status, self._running)
-                self._failed(engine, task, death, str(death))
-        else:
-            self._had_not_begun(handle)
-        self._queue_again(handle, handle.assigned)
-        handle.engine = None
-        if not handle.stopped:
-            self._count_running(engine, -1)
 
     def _check_times(self) -> None:
         now = time.monotonic()
@@ -676,7 +324,7 @@ class Manager:
         handle.deadline = None
         self._pool.end_without_server(handle)
         if handle.assigned:
-            self._queue_again(handle, handle.assigned)
+            self._intake.queue_again(handle, handle.assigned)
             handle.assigned.clear()
             handle.engine = None
 
@@ -692,25 +340,25 @@ class Manager:
         """
         task, engine, log = handle.assigned[0], handle.engine, handle.assigned[0].chunk and handle.assigned[0].chunk.log
         self._call_back_now(handle)
-        self._take_in(handle, handle.channel.receive_all())
+        self._intake.take_in(handle, handle.channel.receive_all())
         if not handle.assigned or handle.assigned[0] is not task:
             return False
         handle.read_log()
         if task.chunk is not None and task.chunk.log != log and isinstance(error, TaskTimeout):
             handle.start_clock()  # The item has just ended, and the next one runs.
             return False
-        self._show_unfinished(handle)
+        self._intake.show_unfinished(handle)
         handle.assigned.popleft()
         handle.answered += 1
         if not handle.assigned:
             handle.engine = None
         handle.deadline = None
         handle.retiring = handle.stopped = True
-        self._count_running(engine, -1)
+        self._intake.count_running(engine, -1)
         self._pool.end(handle, grace=KILL_GRACE)
         handle.deadline = time.monotonic() + KILL_LIMIT
         if task not in handle.dropped:
-            self._failed(engine, task, error, how)
+            self._intake.failed(engine, task, error, how)
         return True
 
     def _call_back_now(self, handle: WorkerHandle) -> None:
@@ -722,7 +370,7 @@ class Manager:
         until = time.monotonic() + CALL_BACK_LIMIT
         while handle.calling_back and not handle.channel.closed and time.monotonic() < until:
             self._pool.selector.wait_for_fd(handle.channel.fileno(), until - time.monotonic())
-            self._take_in(handle, handle.channel.receive())
+            self._intake.take_in(handle, handle.channel.receive())
 
     # --- stopping on request ---
 
@@ -749,7 +397,7 @@ class Manager:
                     engine.waiting.remove(task)  # The worker has just left, and had not begun it.
                 else:
                     handle.dropped.add(task)
-                self._failed(engine, task, TaskKilled(how), how)
+                self._intake.failed(engine, task, TaskKilled(how), how)
                 count += 1
         self._deliver()
         return count
@@ -775,7 +423,7 @@ class Manager:
                 if dropped:
                     tasks = "1 waiting task was" if len(dropped) == 1 else f"{len(dropped)} waiting tasks were"
                     text = f"{tasks} dropped, because {why}."
-                    self._outbox.post(_log, WARNING, text)
+                    self._outbox.post(say, WARNING, text)
         self._deliver()
 
     def _handle_of(self, task: Task[Any]) -> WorkerHandle | None:
@@ -803,7 +451,7 @@ class Manager:
                     handle.engine = handle.deadline = None
                     handle.retiring = True
                     self._pool.end(handle, grace=KILL_GRACE)
-            self._running -= engine.running
+            self._intake.running -= engine.running
             engine.running = engine.unfinished = 0
             engine.closed = True  # Another thread may be telling of its tasks just now.
             if engine in self.engines:
@@ -823,7 +471,7 @@ class Manager:
         for handle in short:
             while handle.engine is engine and not handle.channel.closed and time.monotonic() < until:
                 self._pool.selector.wait_for_fd(handle.channel.fileno(), until - time.monotonic())
-                self._take_in(handle, handle.channel.receive())
+                self._intake.take_in(handle, handle.channel.receive())
 
     def end_unused_workers(self) -> None:
         """End the workers if no queue has tasks for them."""
@@ -845,7 +493,7 @@ class Manager:
 
     def _feed_engine(self, engine: ProcessEngine) -> None:
         options = engine.options()
-        engine.decision = self._budget.decide(options, self._running)
+        engine.decision = self._budget.decide(options, self._intake.running)
         while engine.waiting and self._may_start(engine, options):
             task = engine.waiting[0]
             if task.frozen is None:
@@ -861,20 +509,20 @@ class Manager:
                 raise  # The task waits, for whoever drives next.
             engine.waiting.popleft()
             handle.engine = engine
-            self._count_running(engine, +1)
-            self._begin(handle)
+            self._intake.count_running(engine, +1)
+            self._intake.begin(handle)
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
         self._top_up(engine)
         if not engine.waiting and not engine.leaving and self._may_start(engine, options):
             self._share_out(engine)
-        self._budget.note_running(self._running)
-        self._reasons.note(engine, self._running)
+        self._budget.note_running(self._intake.running)
+        self._reasons.note(engine, self._intake.running)
 
     def _top_up(self, engine: ProcessEngine) -> None:
         """Send more ahead to the workers of this queue that have less than half of what they may have."""
         assert engine.decision is not None
-        if self._running > engine.decision.allowed:
+        if self._intake.running > engine.decision.allowed:
             return  # Others have come: who finishes is not fed until it is our turn again.
         for handle in self._pool.handles.values():
             if not engine.waiting:
@@ -950,7 +598,7 @@ class Manager:
                         engine.waiting.remove(task)
                         task.attempts = task.retries + 1
                         self._outbox.post(engine.began, task)
-                        self._failed(engine, task, error, str(error))
+                        self._intake.failed(engine, task, error, str(error))
             except BaseException:
                 self._stale = True  # Another thread may be waiting for it.
                 self._tell_others()
@@ -960,7 +608,7 @@ class Manager:
     def _may_start(self, engine: ProcessEngine, options: Options) -> bool:
         assert engine.decision is not None
         cap = options.max_processes
-        return self._running < engine.decision.allowed and (cap is None or engine.running < cap)
+        return self._intake.running < engine.decision.allowed and (cap is None or engine.running < cap)
 
     # --- questions ---
 
@@ -968,16 +616,10 @@ class Manager:
         with held, self._lock:
             return self._pool.worker_pids()
 
-    def _pid_of(self, handle: WorkerHandle) -> int | None:
-        with held, self._lock:
-            if handle.pid is None:
-                self._pool.learn_pids()
-            return handle.pid
-
     def free_cpus(self, preset: Preset) -> int | None:
         """Give the CPUs that others leave free; None if nothing was measured yet."""
         with held, self._lock:
-            return self._budget.free_cpus(preset, self._running)
+            return self._budget.free_cpus(preset, self._intake.running)
 
     def reading_is_due(self, preset: Preset) -> bool:
         """Tell whether the window of the last reading is over."""
@@ -1006,35 +648,6 @@ def _expected(task: Task[Any]) -> float:
 def _overdue_at(handle: WorkerHandle) -> float:
     """Say when what waits behind the task that a worker runs is called back, by `time.monotonic`."""
     return handle.since + _expected(handle.assigned[0]) + CALL_BACK_AFTER
-
-
-class _Unloadable:
-    """Stands for a result that cannot be rebuilt."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def _load_all(bodies: list[Any], load: Callable[[Any], Any]) -> list[Any]:
-    values = []
-    for body in bodies:
-        try:
-            values.append(load(body))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            values.append(_Unloadable(error))
-    return values
-
-
-def _log(level: int, text: str) -> After:
-    return functools.partial(_log_now, level, text)
-
-
-def _log_now(level: int, text: str) -> None:
-    receiver = logger()
-    own_code.reached = True
-    receiver.log(level, "%s", text)
 
 
 _manager: Manager | None = None

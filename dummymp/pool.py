@@ -21,7 +21,7 @@ from .waiting import make_selector
 if TYPE_CHECKING:
     from .options import Options
 
-__all__ = ["Pool"]
+__all__ = ["KILL_GRACE", "Pool"]
 
 # So many workers in a row may end before they are ready, until we give up.
 START_TRIES = 3
@@ -32,6 +32,9 @@ START_LIMIT = 60.0
 # A worker that was told to end must have within so many seconds: longer than worker.LEAVE_LIMIT, which is nearly always
 # enough. Longer: what C code holds up there is in the way for longer.
 RETIRE_LIMIT = 15.0
+# A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
+# shorter: a stubborn one is in the way for less time.
+KILL_GRACE = 0.5
 # The server answers in milliseconds; it is given so many seconds.
 PID_LIMIT = 2.0
 

@@ -807,7 +807,8 @@ def show_hang() -> None:
     from dummymp.manager import the_manager
 
     manager = the_manager()
-    print("running", manager._running, "drivers", manager._drivers, "asleep", manager._asleep, file=sys.__stderr__)
+    running = manager._intake.running
+    print("running", running, "drivers", manager._drivers, "asleep", manager._asleep, file=sys.__stderr__)
     for engine in manager.engines:
         print("engine", engine.unfinished, "waiting", list(engine.waiting)[:5], engine.decision, file=sys.__stderr__)
     for handle in manager._pool.handles.values():
