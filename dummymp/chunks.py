@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from .page import Page
 from .pickling import ATOMS, loads
 from .surroundings import moves
-from .transport import CUT, CUT_HEAD, PART, PART_HEAD
+from .transport import CUT, CUT_HEAD, PART, PART_HEAD, TOGETHER
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -58,9 +58,6 @@ PACKED = 2  # the pickle of (args, kwargs)
 VALUE = 0  # what was returned
 FAILED = 1  # what `worker.pack_failure` makes of an exception
 
-# What finished is told of after so many seconds. Telling takes a worker about 10 microseconds, the parent 20. Longer:
-# less of that; shorter: results come sooner. Nothing is lost meanwhile, since it is in the log.
-TOGETHER = 1e-3
 # An item that took less leaves behind nothing that one looks for after each: a queue with tasks, handlers, streams.
 UNTOUCHED = 1e-6
 # An item that took less cannot have seeded a random generator: setting up its 624 numbers takes longer.

@@ -33,6 +33,8 @@ from .transport import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .freeze import Frozen
     from .launcher import Started
     from .processes import Process
@@ -208,6 +210,12 @@ class WorkerHandle:
         self.channel.send(STOP)
 
     # --- receiving ---
+
+    def receive_all(self) -> Iterator[tuple[int, Any]]:
+        """Give all that it had sent, and all that it would have sent together with later messages."""
+        yield from self.channel.receive_all()
+        if self.page is not None:
+            yield from self.channel.receive_kept(self.page)
 
     def open_parcel(self, parcel: memoryview) -> tuple[memoryview, list[Any]] | BaseException:
         """Open a value with large buffers, for `load_parcel`: the buffers become views of what the worker wrote.

@@ -372,7 +372,7 @@ class Intake:
         """Take note that a worker has ended: with what exit code (minus a signal's number), if anybody knows."""
         if handle.gone:
             return
-        self.take_in(handle, handle.channel.receive_all(), to_the_end=True)
+        self.take_in(handle, handle.receive_all(), to_the_end=True)
         self.show_unfinished(handle)
         begun = handle.had_begun()
         handle.read_log()

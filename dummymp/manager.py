@@ -316,8 +316,15 @@ class Manager:
                 handle.read_log()
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)
                 self._stop_task(handle, error, str(error))
-            elif self._is_stuck(handle) and _overdue_at(handle) <= now and not handle.engine.leaving:
-                handle.call_back()
+            elif self._is_stuck(handle) and _overdue_at(handle) <= now:
+                self._look_behind(handle)
+
+    def _look_behind(self, handle: WorkerHandle) -> None:
+        """Call back what waits behind a task that runs longer than expected, unless that has ended by now."""
+        task = handle.assigned[0]
+        self._intake.take_in(handle, handle.receive_all())
+        if self._is_stuck(handle) and handle.assigned[0] is task and not handle.engine.leaving:
+            handle.call_back()
 
     def _give_up(self, handle: WorkerHandle) -> None:
         """Kill a stopped worker ourselves. It begins nothing more, even if the system cannot end it just now."""
@@ -340,7 +347,7 @@ class Manager:
         """
         task, engine, log = handle.assigned[0], handle.engine, handle.assigned[0].chunk and handle.assigned[0].chunk.log
         self._call_back_now(handle)
-        self._intake.take_in(handle, handle.channel.receive_all())
+        self._intake.take_in(handle, handle.receive_all())
         if not handle.assigned or handle.assigned[0] is not task:
             return False
         handle.read_log()
@@ -371,6 +378,8 @@ class Manager:
         while handle.calling_back and not handle.channel.closed and time.monotonic() < until:
             self._pool.selector.wait_for_fd(handle.channel.fileno(), until - time.monotonic())
             self._intake.take_in(handle, handle.channel.receive())
+        if handle.calling_back:
+            self._intake.take_in(handle, handle.receive_all())
 
     # --- stopping on request ---
 

@@ -14,24 +14,29 @@ __all__ = ["Page"]
 class Page:
     """A little memory shared with one worker. What the worker wrote there is known even if it dies the next moment.
 
-    It counts the tasks that it has begun, so the parent knows whether it had begun what it was sent. And while it runs
-    a chunk, many items of a `map`, it keeps a log of what came of each, so that nothing that finished is lost.
+    It counts the tasks that it has begun, so the parent knows whether it had begun what it was sent. It holds messages
+    that the worker will send together with later ones: see `WorkerChannel`. And while it runs a chunk, many items of a
+    `map`, it keeps a log of what came of each, so that nothing that finished is lost.
 
     Args:
         fd: The file behind the page; -1 makes a page that nobody shares.
 
     Attributes:
-        memory: All of it: two numbers, and the log.
-        numbers: The first is where the log ended when the last item began, 0 if none has. The second counts tasks.
+        memory: All of it: four numbers, the messages, and the log.
+        numbers: The first is where the log ended when the last item began, 0 if none has. The second counts tasks. The
+            others are where the messages begin and end, counted from the first byte that went over the connection.
     """
 
-    LOG = 16
-    # Room for the log. Larger: chunks with larger results need not be cut short; smaller: less memory, if it is used.
+    KEPT = 32
+    # Room for messages that are kept: more than a millisecond's worth. And, up to the end, for the log. Larger: chunks
+    # with larger results need not be cut short; smaller: less memory, if it is used.
+    LOG = KEPT + (1 << 16)
     SIZE = LOG + (1 << 16)
 
     def __init__(self, fd: int) -> None:
         self.memory = mmap.mmap(fd, self.SIZE)
-        self.numbers = memoryview(self.memory)[: self.LOG].cast("Q")
+        self.numbers = memoryview(self.memory)[: self.KEPT].cast("Q")
+        self._start = 0  # Where the messages begin, as in `numbers`.
 
     @staticmethod
     def create() -> int:
@@ -54,6 +59,35 @@ class Page:
         """Give the log of the running chunk as it was when its last item began; None if none has."""
         end = self.numbers[0]
         return self.memory[self.LOG : end] if end else None
+
+    def keep(self, position: int, message: bytes) -> bool:
+        """Keep a message that belongs at this position of what goes over the connection; False if there is no room."""
+        numbers = self.numbers
+        if numbers[3] != position:  # It is the first.
+            self._start = numbers[2] = position
+        at = self.KEPT + position - self._start
+        end = at + len(message)
+        if end > self.LOG:
+            return False
+        self.memory[at:end] = message
+        numbers[3] = position + len(message)  # Last, for a message that was not written whole does not count.
+        return True
+
+    def kept(self, position: int) -> bytes:
+        """Give the messages that were kept from this position on; for both sides.
+
+        The worker may be at it meanwhile: then what it has sent by now is left out.
+        """
+        numbers = self.numbers
+        start, end = numbers[2], numbers[3]
+        if not start <= position < end:
+            return b""
+        kept = self.memory[self.KEPT + position - start : self.KEPT + end - start]
+        return kept if numbers[2] == start else b""
+
+    def forget_kept(self) -> None:
+        """Make room for other messages, for those that were kept have been sent."""
+        self._start = self.numbers[2] = self.numbers[3]
 
     def close(self) -> None:
         """Let go of it. Again is fine."""

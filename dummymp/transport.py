@@ -4,7 +4,9 @@
 A message is a kind (one byte), a length, and so many bytes. The parent's end never blocks: what does not fit into the
 pipe now waits in `Channel.outgoing`, and a message that has come half waits for its other half. So a worker that is
 stopped in the middle of a message, or that is itself busy sending, cannot make the parent wait.
-The worker's end (`WorkerChannel`) blocks, since a worker has nothing else to do.
+The worker's end (`WorkerChannel`) blocks, since a worker has nothing else to do. What came of short tasks it keeps for
+up to a millisecond in memory that both share (`page`), and sends it together: a message costs either side more than
+such a task. Where the worker dies meanwhile, or C code keeps it busy, the parent reads there what it would have sent.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NO_SIGNAL", "Channel", "PipeChannel", "WorkerChannel"]
+    from .page import Page
+
+__all__ = ["NO_SIGNAL", "TOGETHER", "Channel", "PipeChannel", "WorkerChannel"]
 
 HEADER = struct.Struct("<BQ")
 
@@ -35,6 +39,10 @@ LARGE = 1 << 16
 
 # So many pieces are written by one system call; POSIX allows no more than IOV_MAX, which is 1024 or more.
 GATHER = 512
+
+# What finished is told of after so many seconds. Telling takes a worker about 10 microseconds, the parent 20. Longer:
+# less of that; shorter: results come sooner. Nothing is lost meanwhile, since it is in the page.
+TOGETHER = 1e-3
 
 # What `TEXT` was written to; also the file descriptors.
 STDOUT, STDERR = 1, 2
@@ -129,6 +137,8 @@ class Channel:
         connection.setblocking(False)
         self._connection = connection
         self._reader = _Reader()
+        self._position = 0  # So many bytes were taken in.
+        self._ahead = 0  # So many of them, the last, were read from the page, and are still to come.
         self.outgoing: collections.deque[bytes | memoryview] = collections.deque()
         self.closed = False
 
@@ -147,6 +157,13 @@ class Channel:
                 return
             yield from messages
 
+    def receive_kept(self, page: Page) -> list[tuple[int, Any]]:
+        """Give the messages that the other end has not sent, because it sends them together with later ones."""
+        data = page.kept(self._position)
+        self._position += len(data)
+        self._ahead += len(data)
+        return list(self._reader.feed(data))
+
     def _read(self) -> list[tuple[int, Any]] | None:
         """Read once. None: there is nothing to read now (or, with `closed`, ever)."""
         try:
@@ -154,17 +171,27 @@ class Channel:
             if buffer is not None:
                 count = self._connection.recv_into(buffer)
                 if count:
+                    self._position += count
                     return list(self._reader.filled(count))
             else:
                 data = self._connection.recv(READ_SIZE)
                 if data:
-                    return list(self._reader.feed(data))
+                    return list(self._reader.feed(self._unread(data)))
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
             pass  # Reset by the other end: as good as its end.
         self.closed = True
         return None
+
+    def _unread(self, data: bytes) -> bytes:
+        """Leave out of what was read what is known from the page."""
+        if self._ahead:
+            known = min(self._ahead, len(data))
+            self._ahead -= known
+            data = data[known:]
+        self._position += len(data)
+        return data
 
     def send(self, kind: int, *parts: Any) -> None:
         """Queue one message and write as much as fits. A message to an end that is gone is dropped."""
@@ -225,6 +252,9 @@ class PipeChannel(Channel):
     def fileno(self) -> int:
         return int(self.pipe.fileno())
 
+    def receive_kept(self, page: Page) -> list[tuple[int, Any]]:
+        return []
+
     def _read(self) -> list[tuple[int, Any]] | None:
         try:
             if self.pipe.poll():
@@ -254,14 +284,20 @@ class PipeChannel(Channel):
 class WorkerChannel:
     """The worker's end: blocks. Any thread may send; one thread receives.
 
-    `connection` is a socket, or (Windows) the end of a `multiprocessing.Pipe`.
+    Args:
+        connection: A socket, or (Windows) the end of a `multiprocessing.Pipe`.
+        page: Where messages are kept that are sent together; None sends each by itself.
 
     Attributes:
         waiting_since: When the receiving thread fell asleep, by `time.monotonic`; None while it is awake.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, page: Page | None = None) -> None:
         self._connection = connection
+        self._page = page
+        self._position = 0  # So many bytes were sent, or are kept.
+        self._kept_at: int | None = None  # Where what is kept begins.
+        self._tell_at = 0.0
         self._is_socket = hasattr(connection, "recv_into")
         self._send_all = connection.sendall if self._is_socket else connection.send_bytes
         self._reader = _Reader()
@@ -283,6 +319,7 @@ class WorkerChannel:
             with self._guard:
                 if self._messages:
                     return self._messages.popleft()
+                self._send(())  # What was kept.
                 self.waiting_since = time.monotonic()
             messages: list[tuple[int, Any]] = []
             try:
@@ -340,14 +377,37 @@ class WorkerChannel:
         self._send(message if length >= LARGE and self._is_socket else (b"".join(message),))
 
     def send_answer(self, kind: int, number: int, seconds: float, body: bytes) -> None:
-        """Send a RESULT or a FAILURE; the same as `send`, in fewer steps. Raises as `send`."""
-        if len(body) < LARGE:
-            self._send((ANSWER_MESSAGE.pack(kind, ENDED_HEAD.size + len(body), number, seconds) + body,))
-        else:
+        """Send a RESULT or a FAILURE, at once or together with what follows within `TOGETHER`. Raises as `send`."""
+        if len(body) >= LARGE:
             self.send(kind, ENDED_HEAD.pack(number, seconds), body)
+            return
+        message = ANSWER_MESSAGE.pack(kind, ENDED_HEAD.size + len(body), number, seconds) + body
+        now = time.monotonic()
+        # If no more tasks have come, the receiving thread is about to fall asleep.
+        if now < self._tell_at and self._messages and self._keep(message):
+            return
+        self._tell_at = now + TOGETHER
+        self._send((message,))
+
+    def _keep(self, message: bytes) -> bool:
+        """Leave a message to be sent together with others; False if that cannot be."""
+        with self._lock:
+            if self._page is None or self._sending:
+                return False
+            self._sending = True
+            try:
+                kept = self._page.keep(self._position, message)
+                if kept and self._kept_at is None:
+                    self._kept_at = self._position
+                self._position += len(message) if kept else 0
+            finally:
+                self._sending = False
+            if self._later:
+                self._send(())
+        return kept
 
     def _send(self, pieces: tuple[Any, ...]) -> None:
-        """Send the pieces of one message."""
+        """Send the pieces of one message, and what was kept before it."""
         with self._lock:
             if self._sending:
                 # A signal handler of the user prints in the middle of a print: that message goes after this one.
@@ -355,13 +415,28 @@ class WorkerChannel:
                 return
             self._sending = True
             try:
-                for piece in pieces:
-                    self._send_all(piece)
+                if self._kept_at is not None:
+                    self._send_kept()
+                self._send_pieces(pieces)
                 while self._later:
-                    for piece in self._later.popleft():
-                        self._send_all(piece)
+                    self._send_pieces(self._later.popleft())
             finally:
                 self._sending = False
+
+    def _send_kept(self) -> None:
+        assert self._page is not None and self._kept_at is not None
+        self._send_all(self._page.kept(self._kept_at))
+        self._page.forget_kept()
+        self._kept_at = None
+
+    def _send_pieces(self, pieces: tuple[Any, ...]) -> None:
+        for piece in pieces:
+            self._send_all(piece)
+            self._position += len(piece)
+
+    def leave(self) -> None:
+        """Send nothing more of what is kept: this process is a copy that a task forked."""
+        self._page = self._kept_at = None
 
     def close(self) -> None:
         self._connection.close()

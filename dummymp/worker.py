@@ -347,6 +347,7 @@ class Worker:
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""
         self._is_copy = True
+        self._channel.leave()
         self._chunks.leave()
         self.stdout.leave_channel()
         self.stderr.leave_channel()
@@ -455,7 +456,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
     main_socket.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
     control_socket = socket.socket(fileno=control)
     packets = WaitingPackets(control_socket)
-    worker = Worker(WorkerChannel(main_socket), f"Worker-{number}", begun, packets, page)
+    worker = Worker(WorkerChannel(main_socket, page), f"Worker-{number}", begun, packets, page)
     threading.Thread(
         target=_watch,
         args=(control_socket, packets, main_socket, worker, to_regroup),

@@ -16,7 +16,20 @@ from conftest import TIMEOUT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dummymp.transport import FUNCTION, HEADER, LARGE, READ_SIZE, TASK, Channel, PipeChannel, WorkerChannel
+from dummymp.page import Page
+from dummymp.transport import (
+    ENDED_HEAD,
+    FUNCTION,
+    HEADER,
+    LARGE,
+    READ_SIZE,
+    RESULT,
+    TASK,
+    TEXT,
+    Channel,
+    PipeChannel,
+    WorkerChannel,
+)
 
 # Small ones, and those around the size from which a message has a buffer of its own.
 BODIES = st.binary(max_size=40) | st.integers(LARGE - 20, LARGE + 20).map(lambda size: b"x" * size)
@@ -405,3 +418,49 @@ def test_large_task_on_its_way_is_not_taken_back() -> None:
             wait(channel, room=True)
         reader.join(TIMEOUT)
         assert found == [(TASK, body)]
+
+
+# --- answers that are kept and sent together ---------------------------------------------------------------------
+
+
+class SmallPage(Page):
+    """There is room for a few answers only."""
+
+    LOG = Page.KEPT + 200
+    SIZE = LOG
+
+
+@given(
+    st.lists(
+        st.binary(max_size=40).map(lambda body: ("answer", body)) | st.sampled_from(["send", "read", "look", "sleep"]),
+        max_size=20,
+    )
+)
+def test_what_is_kept_comes_once_and_in_order(steps: list[Any]) -> None:
+    """However the parent learns of it: over the connection, or from the page, by a look while the worker is busy."""
+    sent: list[tuple[int, bytes]] = []
+    came: list[tuple[int, bytes]] = []
+    with socket_pair() as (channel, theirs), contextlib.closing(SmallPage(-1)) as page:
+        worker = WorkerChannel(theirs, page)
+        worker._tell_at = float("inf")  # Only sleep, other messages and want of room make it send.
+        worker._messages.append((TASK, b"more to do"))
+        for number, step in enumerate(steps):
+            if step == "send":
+                worker.send(TEXT, b"%d" % number)
+                sent.append((TEXT, b"%d" % number))
+            elif step == "read":
+                came += plain(channel.receive())
+            elif step == "look":
+                came += plain(channel.receive_all())
+                came += plain(channel.receive_kept(page))
+                assert came == sent
+            elif step == "sleep":
+                worker._send(())
+            else:
+                worker.send_answer(RESULT, number, 0.0, step[1])
+                worker._tell_at = float("inf")
+                sent.append((RESULT, ENDED_HEAD.pack(number, 0.0) + step[1]))
+        # The worker dies.
+        came += plain(channel.receive_all())
+        came += plain(channel.receive_kept(page))
+    assert came == sent
