@@ -60,7 +60,7 @@ FAILED = 1  # what `worker.pack_failure` makes of an exception
 
 # An item that took less leaves behind nothing that one looks for after each: a queue with tasks, handlers, streams.
 UNTOUCHED = 1e-6
-# An item that took less cannot have seeded a random generator: setting up its 624 numbers takes longer.
+# An item that took less cannot have seeded a random generator: see worker.CAN_SEED.
 UNSEEDED = 2e-6
 
 # The marshal format of a list: its letter, and the count. Version 2 is the newest that never refers back to something.

@@ -35,10 +35,10 @@ from .transport import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .freeze import Frozen
+    from .freeze import Frozen, FunctionBlob
     from .launcher import Started
     from .processes import Process
-    from .surroundings import Settings
+    from .surroundings import Settings, Surroundings
     from .task import Task
 
 __all__ = ["WorkerHandle", "load_parcel"]
@@ -134,15 +134,7 @@ class WorkerHandle:
         frozen = task.frozen
         assert frozen is not None
         function, surroundings, arguments = frozen.function, frozen.surroundings, frozen.arguments
-        if self._settings is not settings:
-            self._settings = settings
-            self.channel.post(SETTINGS, settings.data())
-        if function.number not in self._functions:
-            self._remember(function.number, len(function.data))
-            self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
-        if surroundings.number != self._surroundings:
-            self._surroundings = surroundings.number
-            self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
+        self._post_news(function, surroundings, settings)
         if task.chunk is not None:
             self.channel.post(CHUNK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
         elif frozen.pieces or function.pieces:
@@ -152,6 +144,26 @@ class WorkerHandle:
         else:
             self.channel.post_task(task.index, function.number, surroundings.number, arguments)
         self.assigned.append(task)
+
+    def post_batch(self, tasks: list[Task[Any]], settings: Settings) -> None:
+        """Queue tasks to be sent together; they are `alike`."""
+        frozen: list[Frozen] = [task.frozen for task in tasks]  # type: ignore[misc]
+        function, surroundings = frozen[0].function, frozen[0].surroundings
+        self._post_news(function, surroundings, settings)
+        arguments = [each.arguments for each in frozen]
+        self.channel.post_batch(tasks[0].index, function.number, surroundings.number, arguments)
+        self.assigned.extend(tasks)
+
+    def _post_news(self, function: FunctionBlob, surroundings: Surroundings, settings: Settings) -> None:
+        if self._settings is not settings:
+            self._settings = settings
+            self.channel.post(SETTINGS, settings.data())
+        if function.number not in self._functions:
+            self._remember(function.number, len(function.data))
+            self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
+        if surroundings.number != self._surroundings:
+            self._surroundings = surroundings.number
+            self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
 
     def post_again(self, task: Task[Any]) -> None:
         """Queue a task to be sent once more."""

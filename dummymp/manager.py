@@ -26,6 +26,7 @@ wait until it has taken something in. Ctrl-C may come while it sleeps and while 
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import threading
 import time
@@ -43,6 +44,8 @@ from .reasons import Reasons
 from .surroundings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .engine import ProcessEngine
     from .handle import WorkerHandle
     from .options import Options
@@ -66,9 +69,11 @@ NAP = 0.004
 NAP_LEAST = 0.0005
 NAP_FROM = 0.0001
 # What a worker needs for a task besides the function itself.
-TASK_OVERHEAD = 1e-5
+TASK_OVERHEAD = 4e-6
 # What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
-AHEAD_BYTES = 1 << 16
+AHEAD_BYTES = 60_000
+# What a task in a batch takes besides its arguments, in bytes.
+BATCH_BYTES = 5
 # What waits behind a task that runs for so many seconds longer than expected is called back.
 CALL_BACK_AFTER = 0.005
 # What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds.
@@ -571,8 +576,15 @@ class Manager:
                 return
             if chunk is not None and chunk.index == waiting[0].index:
                 return  # The first item of that chunk, which failed: no two tasks in a worker have the same number.
-            handle.post_task(waiting[0], self._settings)
-            waiting.popleft()
+            batch = _find_batch(waiting, depth - len(assigned), room) if chunk is None else []
+            if batch:
+                handle.post_batch(batch, self._settings)
+                for task in batch:
+                    room -= len(task.frozen.arguments) + BATCH_BYTES  # type: ignore[union-attr]
+                    waiting.popleft()
+            else:
+                handle.post_task(waiting[0], self._settings)
+                waiting.popleft()
 
     def _is_short(self, handle: WorkerHandle) -> bool:
         """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""
@@ -652,6 +664,32 @@ class Manager:
 def _expected(task: Task[Any]) -> float:
     """Say how many seconds a task will take; 0 if nobody knows."""
     return (task.frozen.function.pace.seconds or 0.0) if task.frozen is not None else 0.0
+
+
+def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> list[Task[Any]]:
+    """Find the first tasks that wait and can be sent as one message; none if it were one alone.
+
+    They are calls of one function from one place, numbered one after another, with small arguments.
+    """
+    batch: list[Task[Any]] = []
+    function = surroundings = None
+    number = 0
+    for task in itertools.islice(waiting, most):
+        frozen = task.frozen
+        if frozen is None or frozen.pieces:
+            break
+        if not batch:
+            function, surroundings, number = frozen.function, frozen.surroundings, task.index
+            if task.chunk is not None or function.pieces:
+                break
+        elif frozen.function is not function or frozen.surroundings is not surroundings or task.index != number:
+            break
+        room -= len(frozen.arguments) + BATCH_BYTES
+        if room < 0:
+            break
+        batch.append(task)
+        number += 1
+    return batch if len(batch) > 1 else []
 
 
 def _overdue_at(handle: WorkerHandle) -> float:

@@ -50,8 +50,8 @@ class Page:
         """Count the tasks begun."""
         return self.numbers[1]
 
-    @begun.setter
-    def begun(self, count: int) -> None:
+    def begin(self, count: int) -> None:
+        """Take note that so many tasks have begun, this one included."""
         self.numbers[0] = 0  # First, for the log of the task before must not be taken for that of this one.
         self.numbers[1] = count
 

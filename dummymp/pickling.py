@@ -65,7 +65,8 @@ def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> by
 
 def dump_plain(value: Any, take: Callback | None = None) -> bytes:
     """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them. `take`: as `dumps`."""
-    if _is_plain((value,)):
+    kind = type(value)
+    if (kind in ATOMS and kind is not bytes) or _is_plain((value,)):
         return pickle.dumps(value, PROTOCOL)
     return dumps(value if take is None else _with_buffer(value), take=take)
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import collections
 import itertools
+import marshal
 import select
 import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .page import Page
 
@@ -56,7 +57,8 @@ TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
 STOP = 6  # end, in good order
 TASK_WITH_BUFFERS = 7  # TASK_HEAD, parcel (buffers.py)
 CHUNK = 8  # TASK_HEAD, pickle of (form, pieces): many items of a map, see `chunks`
-TASKS = (TASK, TASK_WITH_BUFFERS, CHUNK)
+BATCH = 9  # TASK_HEAD of the first, marshal of [pickle, ...]: so many TASKs, numbered one after another
+TASKS = (TASK, TASK_WITH_BUFFERS, CHUNK, BATCH)
 # Worker to parent.
 READY = 16  # u64 process id
 RESULT = 17  # u64 call number, f64 seconds, pickle
@@ -215,6 +217,10 @@ class Channel:
         else:
             self.post(TASK, TASK_HEAD.pack(number, function, surroundings), arguments)
 
+    def post_batch(self, first: int, function: int, surroundings: int, arguments: list[bytes]) -> None:
+        """Queue many TASK messages as one; `first` is the number of the first, and the others follow."""
+        self.post(BATCH, TASK_HEAD.pack(first, function, surroundings), marshal.dumps(arguments))
+
     def flush(self) -> bool:
         """Write as much as fits; tell whether nothing is left."""
         outgoing = self.outgoing
@@ -299,7 +305,7 @@ class WorkerChannel:
         self._kept_at: int | None = None  # Where what is kept begins.
         self._tell_at = 0.0
         self._is_socket = hasattr(connection, "recv_into")
-        self._send_all = connection.sendall if self._is_socket else connection.send_bytes
+        self._send_all: Callable[[Any], object] = connection.sendall if self._is_socket else connection.send_bytes
         self._reader = _Reader()
         self._messages: collections.deque[tuple[int, Any]] = collections.deque()
         # Guards the messages that were read. While the receiving thread sleeps in a read, there are none.
@@ -311,6 +317,10 @@ class WorkerChannel:
 
     def receive(self) -> tuple[int, Any]:
         """Wait for the next message.
+
+        Returns:
+            Its kind, and what is in it. A BATCH comes as its tasks, one after another, each as a tuple of its pickle
+            and what TASK_HEAD has.
 
         Raises:
             EOFError: The parent has closed the connection, or is gone.
@@ -327,7 +337,17 @@ class WorkerChannel:
             finally:
                 with self._guard:
                     self.waiting_since = None
-                    self._messages.extend(messages)
+                    self._line_up(messages)
+
+    def _line_up(self, messages: Iterable[tuple[int, Any]]) -> None:
+        for kind, message in messages:
+            if kind == BATCH:
+                first, function, surroundings = TASK_HEAD.unpack_from(message)
+                pickles = marshal.loads(memoryview(message)[TASK_HEAD.size :])
+                tasks = zip(pickles, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))
+                self._messages.extend(zip(itertools.repeat(BATCH), tasks))
+            else:
+                self._messages.append((kind, message))
 
     def take_back(self) -> list[tuple[int, Any]]:
         """Take the tasks out of the line that have come and were not begun; from another thread than the receiving."""
@@ -344,7 +364,7 @@ class WorkerChannel:
         """Read what is there. The receiving thread runs a task meanwhile, and comes to the guard when it wants more."""
         while self._reader.large_buffer() is None and select.select([self._connection], [], [], 0)[0]:
             try:
-                self._messages.extend(self._read())
+                self._line_up(self._read())
             except EOFError:
                 return  # The receiving thread will find that out, too.
 
@@ -430,13 +450,19 @@ class WorkerChannel:
         self._kept_at = None
 
     def _send_pieces(self, pieces: tuple[Any, ...]) -> None:
-        for piece in pieces:
-            self._send_all(piece)
-            self._position += len(piece)
+        try:
+            for piece in pieces:
+                self._position += len(piece)
+                self._send_all(piece)
+        except BaseException:
+            # A signal handler of the user has raised. The parent may count other bytes than we: nothing more is kept.
+            self._page = None
+            raise
 
     def leave(self) -> None:
-        """Send nothing more of what is kept: this process is a copy that a task forked."""
+        """Send nothing more: this process is a copy that a task forked, and the original would not count it."""
         self._page = self._kept_at = None
+        self._send_all = len
 
     def close(self) -> None:
         self._connection.close()

@@ -11,6 +11,7 @@ import builtins
 import faulthandler
 import functools
 import logging
+import math
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from .pickling import dump_plain, dump_small, dumps, hide_in_main, loads, show_i
 from .seeds import reseed
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
+    BATCH,
     CALL_BACK,
     CHUNK,
     ENDED_HEAD,
@@ -73,6 +75,9 @@ ORPHANS = 50
 DEEP = 2000
 # To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
 CAN_START_PROCESS = 1e-4
+# To seed a random generator takes longer than this, in seconds: setting up its 624 numbers does. Where there is no
+# seed, a task after a shorter one goes on with the sequence of its worker, which is as random as a new one.
+CAN_SEED = 2e-6
 # C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
 CAN_GO_UNSEEN = 1e-4
 # What tasks registered with `atexit` may take so many seconds when a worker ends. Longer: it can finish more; shorter:
@@ -123,7 +128,7 @@ class Worker:
         self._chunks = Chunks(channel, page or Page(-1), self)
         self._around = 0  # The surroundings of the running chunk.
         self._placed = 0  # The surroundings that this process was put into.
-        self._took = 0.0  # How long the last task ran, in seconds.
+        self._took = math.inf  # How long code of the user ran for the last task, in seconds.
 
     def loop(self) -> None:
         """Serve until the parent says stop, or is gone."""
@@ -131,8 +136,8 @@ class Worker:
             self._channel.send(READY, U64.pack(os.getpid()))
             while True:
                 kind, message = self._channel.receive()
-                if kind == TASK:
-                    self._run(message, self._outcome)
+                if kind == BATCH:
+                    self._run(*message)
                 elif kind == STOP:
                     return
                 else:
@@ -162,18 +167,22 @@ class Worker:
         for kind, message in tasks:
             if kind == TASK_WITH_BUFFERS:
                 self._packets.drop(packet_of(memoryview(message)[TASK_HEAD.size :]))
-        self._channel.send(RETURNED, b"".join(message[: U64.size] for _, message in tasks))
+        numbers = [U64.pack(message[1]) if kind == BATCH else message[: U64.size] for kind, message in tasks]
+        self._channel.send(RETURNED, b"".join(numbers))
 
     def note(self, text: str) -> None:
         """Say something once in the whole program."""
         self._channel.send(NOTE, text.encode())
 
     def _take(self, kind: int, message: Any) -> None:
-        if kind == CHUNK:
-            self._run(message, self._outcome_of_chunk)
+        if kind == TASK:
+            self._run(memoryview(message)[TASK_HEAD.size :], *TASK_HEAD.unpack_from(message))
+        elif kind == CHUNK:
+            self._run_chunk(memoryview(message)[TASK_HEAD.size :], *TASK_HEAD.unpack_from(message))
         elif kind == TASK_WITH_BUFFERS:
-            fds = self._take_descriptors(memoryview(message)[TASK_HEAD.size :])
-            self._run(message, functools.partial(self._outcome, fds=fds))
+            parcel = memoryview(message)[TASK_HEAD.size :]
+            number, function, surroundings = TASK_HEAD.unpack_from(message)
+            self._run(parcel, number, function, surroundings, self._take_descriptors(parcel))
         elif kind == FUNCTION:
             number, reusable = U64.unpack_from(message)[0], bool(message[U64.size])
             self._functions[number] = bytes(message[U64.size + 1 :]), reusable
@@ -190,14 +199,22 @@ class Worker:
 
     # --- one task ---
 
-    def _run(self, message: Any, run: Callable[[int, int, int, Any], tuple[int, float, bytes]]) -> None:
-        number, function, surroundings = TASK_HEAD.unpack_from(message)
+    def _run(
+        self, arguments: Any, number: int, function: int, surroundings: int, fds: list[int] | None = None
+    ) -> None:
+        self._begin(number)
+        kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
+        self._end(kind, number, seconds, body)
+
+    def _begin(self, number: int) -> None:
         self.task = number
         self._count += 1
         self._begun(self._count)
-        kind, seconds, body = run(number, function, surroundings, memoryview(message)[TASK_HEAD.size :])
-        self.stdout.flush()
-        self.stderr.flush()
+
+    def _end(self, kind: int, number: int, seconds: float, body: bytes) -> None:
+        if self.stdout.line or self.stderr.line:
+            self.stdout.flush()
+            self.stderr.flush()
         if self._is_copy:
             os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
         nesting.worker_task_over()
@@ -215,31 +232,37 @@ class Worker:
                 self._channel.send(RESULT_WITH_BUFFERS, ENDED_HEAD.pack(number, seconds), *parcel)
         else:
             self._channel.send_answer(kind, number, seconds, body)
-        self._took = seconds
         if seconds > CAN_START_PROCESS:
             self._orphans += _has_zombie()
 
     def _outcome(
-        self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None = None
+        self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None
     ) -> tuple[int, float, bytes]:
         """Run a task: (RESULT or FAILURE, seconds, what to send)."""
-        began = time.perf_counter()
+        clock = time.perf_counter
+        began = clock()
         func: Any = None
         try:
-            self._put_back(number, surroundings, place=self._is_elsewhere(surroundings))
+            other, took, self._took = surroundings != self._placed, self._took, math.inf
+            place = other or moves.may_be() or took > CAN_GO_UNSEEN
+            self._put_back(number, surroundings, randomness=other or took > CAN_SEED, place=place)
+            # To take the arguments out of their bytes may call code of the user, as the rest does.
+            came = began = clock()
             if fds is None:
-                func = self._thaw(function)
+                func = self._thawed.get(function) or self._thaw(function)
                 args, kwargs = loads(arguments) if len(arguments) else ((), {})
             else:
                 func, args, kwargs = self._thaw_parcel(function, arguments, fds)
-            began = time.perf_counter()
+            began = clock()
             value = func(*args, **kwargs)
-            seconds = time.perf_counter() - began
+            seconds = clock() - began
         except BaseException as error:
             close_all(fds or [])  # They are open still if it came that early.
-            return FAILURE, time.perf_counter() - began, pack_failure(error)
+            return FAILURE, clock() - began, pack_failure(error)
         try:
-            return RESULT, seconds, dump_plain(value, self._collector)
+            body = dump_plain(value, self._collector)
+            self._took = clock() - came
+            return RESULT, seconds, body
         except BaseException as error:
             self._collector = Collector(find_again=False)
             reason = explain_result(value, function_name(func), error, dumps)
@@ -247,9 +270,8 @@ class Worker:
 
     # --- many items of a map: what `chunks` needs ---
 
-    def _outcome_of_chunk(
-        self, number: int, function: int, surroundings: int, arguments: Any
-    ) -> tuple[int, float, bytes]:
+    def _run_chunk(self, arguments: Any, number: int, function: int, surroundings: int) -> None:
+        self._begin(number)
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)
@@ -260,7 +282,8 @@ class Worker:
             seeded=self._surroundings[surroundings][2] is not None,
             arguments=arguments,
         )
-        return RESULT, time.perf_counter() - began, dump_plain(last)
+        self._took = math.inf
+        self._end(RESULT, number, time.perf_counter() - began, dump_plain(last))
 
     def put_back(self, number: int, *, randomness: bool) -> None:
         """Make this process what an item of the running chunk expects, whatever the one before did to it."""
@@ -299,7 +322,7 @@ class Worker:
                 moves.seen = False
         except OSError as error:
             self.stderr.write(f"dummymp: task {number} runs in {_cwd()}, because {cwd} cannot be entered: {error}\n")
-        if randomness:
+        if randomness or seed is not None:
             reseed(seed, number)
         root = logging.root
         if self.forwarder not in root.handlers:
@@ -310,10 +333,6 @@ class Worker:
             sys.argv[:] = self._argv
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
             sys.stdout, sys.stderr = self.stdout, self.stderr
-
-    def _is_elsewhere(self, surroundings: int) -> bool:
-        """Tell whether this process may not be where a call wants it to be: the call before it was there."""
-        return surroundings != self._placed or moves.may_be() or self._took > CAN_GO_UNSEEN
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)
@@ -449,14 +468,11 @@ def main(fds: list[int], number: int, nice: int) -> None:
         os.close(fd)
     to_regroup = 0 if niceness.set_apart(nice) else nice
 
-    def begun(count: int) -> None:
-        page.begun = count
-
     main_socket = socket.socket(fileno=connection)
     main_socket.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
     control_socket = socket.socket(fileno=control)
     packets = WaitingPackets(control_socket)
-    worker = Worker(WorkerChannel(main_socket, page), f"Worker-{number}", begun, packets, page)
+    worker = Worker(WorkerChannel(main_socket, page), f"Worker-{number}", page.begin, packets, page)
     threading.Thread(
         target=_watch,
         args=(control_socket, packets, main_socket, worker, to_regroup),

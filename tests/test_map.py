@@ -965,7 +965,7 @@ def test_the_log_is_ahead_of_a_death() -> None:
     assert [entry if type(entry) is int else entry[0] for entry in last] == [0, FAILED, VALUE, 3]
     assert head[3]
     assert len(read_entries(page.log())) == 4
-    page.begun = 1
+    page.begin(1)
     assert page.log() is None
 
 
@@ -997,7 +997,7 @@ def test_a_star_import_keeps_the_builtin(script: Script) -> None:
 def test_the_log_of_the_chunk_before_is_nobody_elses() -> None:
     chunk = types.SimpleNamespace(log=None)
     task, page = types.SimpleNamespace(chunk=chunk), Page(-1)
-    page.begun = 1
+    page.begin(1)
     page.memory[Page.LOG : Page.LOG + 2] = b"N" * 2
     page.numbers[0] = Page.LOG + 2
     handle: Any = WorkerHandle.__new__(WorkerHandle)

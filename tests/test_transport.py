@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from dummymp.page import Page
 from dummymp.transport import (
+    BATCH,
     ENDED_HEAD,
     FUNCTION,
     HEADER,
@@ -33,7 +34,8 @@ from dummymp.transport import (
 
 # Small ones, and those around the size from which a message has a buffer of its own.
 BODIES = st.binary(max_size=40) | st.integers(LARGE - 20, LARGE + 20).map(lambda size: b"x" * size)
-MESSAGES = st.lists(st.tuples(st.integers(0, 255), BODIES), max_size=6)
+KINDS_OF_MESSAGES = st.integers(0, 255).filter(lambda kind: kind != BATCH)  # Which has a form of its own.
+MESSAGES = st.lists(st.tuples(KINDS_OF_MESSAGES, BODIES), max_size=6)
 KINDS = ["socket", "pipe"]
 FIVE_MB = 5 * 1024 * 1024
 
@@ -418,6 +420,18 @@ def test_large_task_on_its_way_is_not_taken_back() -> None:
             wait(channel, room=True)
         reader.join(TIMEOUT)
         assert found == [(TASK, body)]
+
+
+def test_a_batch_comes_as_its_tasks() -> None:
+    """In its place in the line; and each can be taken back by itself."""
+    with ends() as (channel, worker):
+        channel.send(FUNCTION, b"one")
+        channel.post_batch(7, 3, 4, [b"a", b"", b"c"])
+        channel.send(FUNCTION, b"two")
+        assert plain([worker.receive()]) == [(FUNCTION, b"one")]
+        assert worker.receive() == (BATCH, (b"a", 7, 3, 4))
+        assert worker.take_back() == [(BATCH, (b"", 8, 3, 4)), (BATCH, (b"c", 9, 3, 4))]
+        assert plain([worker.receive()]) == [(FUNCTION, b"two")]
 
 
 # --- answers that are kept and sent together ---------------------------------------------------------------------
