@@ -61,10 +61,11 @@ KILL_LIMIT = 10.0
 
 # Short tasks are sent ahead, so many seconds' worth to each worker. Longer: more of them may have to be called back
 # from behind a slow one; shorter: workers wait for the parent, which costs a wake-up of 50 to 300 microseconds.
-AHEAD_SECONDS = 0.008
+AHEAD_SECONDS = 0.016
 # While every worker has enough to do, results are not taken in one by one, which would cost a switch of processes each,
-# but after a nap of so many seconds at most. Longer: fewer switches; shorter: results come sooner.
-NAP = 0.004
+# but after a nap of so many seconds at most. Longer: fewer switches; shorter: results come sooner. Less than
+# `CALL_BACK_AFTER`, or there would be no naps.
+NAP = 0.008
 # Not worth it below this, nor for tasks shorter than that: they keep us busy all the time.
 NAP_LEAST = 0.0005
 NAP_FROM = 0.0001
@@ -75,7 +76,7 @@ AHEAD_BYTES = 60_000
 # What a task in a batch takes besides its arguments, in bytes.
 BATCH_BYTES = 5
 # What waits behind a task that runs for so many seconds longer than expected is called back.
-CALL_BACK_AFTER = 0.005
+CALL_BACK_AFTER = 0.01
 # What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds.
 WORTH_SHARING = 0.001
 # A worker answers a call back at once, unless C code keeps its other thread from running.
