@@ -69,7 +69,7 @@ class Captured:
 
     def snapshot(self) -> tuple[Any, ...]:
         """Give what `unchanged` compares with later."""
-        return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value()
+        return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value().copy()
 
     def add(self, value: Any) -> bool:
         """Add one value; False if its inside may change, so that only serialising it again tells."""

@@ -10,7 +10,7 @@ from .freeze import freeze
 from .surroundings import capture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .manager import Manager
     from .options import Options
@@ -30,8 +30,8 @@ class ProcessEngine:
         began: Is told of each task that begins: ``began(task)``.
         requeued: Is told of each task that had begun, or was thought to have, and waits again: ``requeued(task)``.
         ended: Is told of each task that ended: ``ended(task, value, error, how)``; `how` is a text for the log.
-        went_well: Is told of tasks that one worker ended one after another, all well: ``went_well([(task, value),
-            ...])``. It need not have been told that they begin.
+        went_well: Is told of tasks that one worker ended one after another, all well: ``went_well(pairs of task
+            and value)``. It need not have been told that they begin.
         parted: Is told what came of some items of a chunk, before it ends: ``parted(task, part)``.
         cut: Is told that a chunk ends before its end: ``cut(task, item)``, the first that will not run.
             All but the last give what is to be called of the user's own code: a function, an iterator of such, or
@@ -50,7 +50,7 @@ class ProcessEngine:
         began: Callable[[Task[Any]], After | None],
         requeued: Callable[[Task[Any]], After | None],
         ended: Callable[[Task[Any], Any, BaseException | None, str], After | None],
-        went_well: Callable[[list[tuple[Task[Any], Any]]], Iterator[After | None]],
+        went_well: Callable[[Iterable[tuple[Task[Any], Any]]], Iterator[After | None]],
         parted: Callable[[Task[Any], Any], After | None] | None = None,
         cut: Callable[[Task[Any], int], None] | None = None,
     ) -> None:
@@ -133,8 +133,8 @@ class ProcessEngine:
         if self._cut is not None and self._manager.count_part(self, task):
             self._cut(task, item)
 
-    def end_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None] | None:
+    def end_well(self, tasks: list[Task[Any]], values: list[Any]) -> Iterator[After | None] | None:
         """Close the books on tasks that went well."""
-        if not self._manager.count_ended(self, [task for task, _ in ends]):
+        if not self._manager.count_ended(self, tasks):
             return None
-        return self.went_well(ends)
+        return self.went_well(zip(tasks, values))

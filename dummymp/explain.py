@@ -155,6 +155,8 @@ def headline(error: BaseException) -> str:
 
 def function_name(func: Any) -> str:
     """Give the name of anything that can be called, as its author would say it."""
+    if type(func) is types.FunctionType and "<" not in func.__qualname__:
+        return func.__qualname__  # As nearly always, and in every call of `run`.
     while isinstance(func, (functools.partial, functools.partialmethod)) and not hasattr(func, "__name__"):
         func = func.func
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)

@@ -143,40 +143,43 @@ class Intake:
         engine, answered = handle.engine, handle.answered
         # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
         self.show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
-        answers = []
+        tasks, bodies = [], []
         for message in messages:
-            task, body = self._ended(handle, message), memoryview(message)[ENDED_HEAD.size :]
+            task = self._ended(handle, message)
+            body: Any = message[ENDED_HEAD.size :]
             if task is not None:
                 task.size = len(body)
-                opened: Any = body
                 if with_buffers:
-                    opened = handle.open_parcel(body)
-                    task.size += 0 if isinstance(opened, BaseException) else sum(map(len, opened[1]))
-                answers.append((task, opened))
+                    body = handle.open_parcel(memoryview(body))
+                    task.size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
+                tasks.append(task)
+                bodies.append(body)
             elif with_buffers:
-                handle.drop_parcel(body)
-        if answers:
-            self._outbox.post(self._rebuild, engine, answers, load_parcel if with_buffers else loads)
+                handle.drop_parcel(memoryview(body))
+        if tasks:
+            self._outbox.post(self._rebuild, engine, tasks, bodies, load_parcel if with_buffers else loads)
         if handle.answered > answered:
             self._next(handle)
 
     def _rebuild(
-        self, engine: ProcessEngine, answers: list[tuple[Task[Any], Any]], load: Callable[[Any], Any]
+        self, engine: ProcessEngine, tasks: list[Task[Any]], bodies: list[Any], load: Callable[[Any], Any]
     ) -> Iterator[After | None] | None:
         """Rebuild what tasks returned. That may run code of the user, which may call us: the lock is not held."""
         try:
-            values = let_in(_load_all, [body for _, body in answers], load)
+            values = let_in(_load_all, bodies, load)
         except KeyboardInterrupt:
-            self._outbox.put_back(self._rebuild, engine, answers, load)  # Once more, when we are driven again.
+            self._outbox.put_back(self._rebuild, engine, tasks, bodies, load)  # Once more, when we are driven again.
             raise
-        if any(type(value) is _Unloadable for value in values):
-            return self._end_one_by_one(engine, [(task, value) for (task, _), value in zip(answers, values)])
-        return engine.end_well([(task, value) for (task, _), value in zip(answers, values)])
+        if _Unloadable in map(type, values):
+            return self._end_one_by_one(engine, tasks, values)
+        return engine.end_well(tasks, values)
 
-    def _end_one_by_one(self, engine: ProcessEngine, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
-        for task, value in ends:
+    def _end_one_by_one(
+        self, engine: ProcessEngine, tasks: list[Task[Any]], values: list[Any]
+    ) -> Iterator[After | None]:
+        for task, value in zip(tasks, values):
             if type(value) is not _Unloadable:
-                yield from engine.end_well([(task, value)]) or ()
+                yield from engine.end_well([task], [value]) or ()
                 continue
             yield engine.began(task)
             error = value.error

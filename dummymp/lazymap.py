@@ -39,7 +39,7 @@ from .transport import PART_HEAD
 from .wrongcalls import check_item_call
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from .maptasks import Item
@@ -333,7 +333,7 @@ class _LazyMap:
 
     # --- what the engine tells ---
 
-    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
+    def _went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         for task, value in ends:
             if isinstance(task, Chunk):
                 if value:

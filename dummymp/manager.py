@@ -77,7 +77,8 @@ AHEAD_BYTES = 60_000
 BATCH_BYTES = 5
 # What waits behind a task that runs for so many seconds longer than expected is called back.
 CALL_BACK_AFTER = 0.01
-# What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds.
+# What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds,
+# and tasks that take less in all are not divided among workers.
 WORTH_SHARING = 0.001
 # A worker answers a call back at once, unless C code keeps its other thread from running.
 CALL_BACK_LIMIT = 0.05
@@ -503,8 +504,11 @@ class Manager:
             if settings != self._settings:
                 self._settings = settings
         for engine in list(self.engines):
-            if engine.driven and engine.waiting and not engine.halted and self._pool.failure is None:
-                self._feed_engine(engine)
+            if engine.driven and not engine.halted and self._pool.failure is None:
+                if engine.waiting:
+                    self._feed_engine(engine)
+                if not engine.waiting and engine.decision is not None:
+                    self._share_out(engine)
 
     def _feed_engine(self, engine: ProcessEngine) -> None:
         options = engine.options()
@@ -529,8 +533,6 @@ class Manager:
             self._send_ahead(engine, handle)
             self._pool.flush(handle)
         self._top_up(engine)
-        if not engine.waiting and not engine.leaving and self._may_start(engine, options):
-            self._share_out(engine)
         self._budget.note_running(self._intake.running)
         self._reasons.note(engine, self._intake.running)
 
@@ -548,6 +550,8 @@ class Manager:
 
     def _share_out(self, engine: ProcessEngine) -> None:
         """Call back what waits in a worker while another is free, if that is worth the trouble."""
+        if engine.leaving or not self._may_start(engine, engine.options()):
+            return
         for handle in self._pool.handles.values():
             if handle.engine is engine and self._is_stuck(handle):
                 if sum(map(_expected, handle.assigned)) > WORTH_SHARING + _expected(handle.assigned[0]):
@@ -599,8 +603,9 @@ class Manager:
         if pace.seconds is None:
             return least
         assert engine.decision is not None
-        share = 1 + len(engine.waiting) // max(1, engine.decision.allowed)
-        return max(least, min(share, 1 + int(AHEAD_SECONDS / (pace.seconds + TASK_OVERHEAD))))
+        each = pace.seconds + TASK_OVERHEAD
+        share = max(len(engine.waiting) // max(1, engine.decision.allowed), int(WORTH_SHARING / each))
+        return max(least, 1 + min(share, int(AHEAD_SECONDS / each)))
 
     def _freeze_live(self) -> bool:
         """Freeze the calls that were queued with copy_args=False and may start now; tell whether there were any.

@@ -75,7 +75,7 @@ def _registered_by_value(module: str) -> bool:
 
 
 def modules_by_value() -> set[str]:
-    """Give the names of the modules that travel by value: the registry of cloudpickle."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    registry: set[str] = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else set()
+    """Give the names of the modules that travel by value: the registry of cloudpickle itself, no copy."""
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    registry: set[str] = cloudpickle._PICKLE_BY_VALUE_MODULES if cloudpickle is not None else set()
     return registry

@@ -47,6 +47,8 @@ PROTOCOL = 5
 
 # The types that the C pickler alone can do, and that cannot change.
 ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
+# Those of them that are never large buffers.
+_SMALL_ATOMS = ATOMS - {bytes}
 _counter = itertools.count()
 
 
@@ -65,8 +67,7 @@ def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> by
 
 def dump_plain(value: Any, take: Callback | None = None) -> bytes:
     """Serialise any value, by the shorter way if it is a number, a string, or a tuple of them. `take`: as `dumps`."""
-    kind = type(value)
-    if (kind in ATOMS and kind is not bytes) or _is_plain((value,)):
+    if type(value) in _SMALL_ATOMS or _is_plain((value,)):
         return pickle.dumps(value, PROTOCOL)
     return dumps(value if take is None else _with_buffer(value), take=take)
 
@@ -106,7 +107,8 @@ def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
 
 def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
     """Serialise the arguments of a call by the shorter way, if they are numbers, strings, and tuples of them."""
-    if _is_plain(args) and (not kwargs or _is_plain(tuple(kwargs.values()))):
+    plain = _SMALL_ATOMS.issuperset(map(type, args)) or _is_plain(args)
+    if plain and (not kwargs or _is_plain(tuple(kwargs.values()))):
         return pickle.dumps((args, kwargs), PROTOCOL)
     return None
 

@@ -81,7 +81,7 @@ def capture(seed: int | None, threads: int | None) -> Surroundings:
     except OSError:
         cwd = None  # The directory is gone.
     environ = _environ()
-    if last is None or (last.cwd, last.seed, last.threads) != (cwd, seed, threads) or last.environ != environ:
+    if last is None or last.cwd != cwd or last.seed != seed or last.threads != threads or last.environ != environ:
         last = _last = Surroundings(cwd, dict(environ), seed, threads)
     return last
 

@@ -50,26 +50,30 @@ class Task(Generic[T]):
         "timeout",
     )  # fmt: skip
 
-    def __init__(self, queue: Owner, index: int, name: str, *, timeout: float | None, retries: int) -> None:
+    # Either the call in bytes, or (with copy_args=False) what freezes it when the task starts. Dropped at the end.
+    frozen: Frozen | None
+    live: Callable[[], None] | None
+    started_at: float | None
+    ended_at: float | None
+    seconds: float | None
+    size: int  # What its result took on its way, in bytes.
+    _pid: Any
+    _counted: bool  # among the queue's running tasks
+    _value: Any
+    _error: BaseException | None
+
+    def __init__(self, queue: Owner, index: int, name: str, timeout: float | None, retries: int) -> None:
         self._queue = queue
         self.index = index
         self._function_name = name
-        # Either the call in bytes, or (with copy_args=False) what freezes it when the task starts. Dropped at the end.
-        self.frozen: Frozen | None = None
-        self.live: Callable[[], None] | None = None
+        self.frozen = self.live = None
         self.timeout = timeout
         self.retries = retries
         self.state = "queued"
-        self.attempts = 0
         self.queued_at = time.time()
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.seconds: float | None = None
-        self.size = 0  # What its result took on its way, in bytes.
-        self._pid: Any = None
-        self._counted = False  # among the queue's running tasks
-        self._value: Any = None
-        self._error: BaseException | None = None
+        self.started_at = self.ended_at = self.seconds = self._pid = self._value = self._error = None
+        self.attempts = self.size = 0
+        self._counted = False
 
     @property
     def name(self) -> str:

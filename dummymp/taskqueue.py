@@ -116,9 +116,7 @@ class TaskQueue:
             _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
-        task: Task[T] = Task(
-            self, len(self._tasks), function_name(func), timeout=options.timeout, retries=options.retries
-        )
+        task: Task[T] = Task(self, len(self._tasks), function_name(func), options.timeout, options.retries)
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task.freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -410,22 +408,32 @@ class TaskQueue:
         callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
         return functools.partial(_tell_failure, how, callback)
 
-    def _went_well(self, ends: list[tuple[Task[Any], Any]]) -> Iterator[After | None]:
+    def _went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         options = self._options
+        if options.on_start is None and options.on_end is None:
+            with self._lock:
+                for task, value in ends:
+                    self._note_value(task, value)
+            return
         for task, value in ends:
-            quick = task.started_at is None  # We hear of its beginning and its end at once.
-            if quick and options.on_start is not None:
+            if task.started_at is None and options.on_start is not None:
                 yield self._began(task)
             with self._lock:
-                if not self._close(task):
-                    continue
-                if quick:
-                    task.started_at = task.ended_at - (task.seconds or 0.0)  # type: ignore[operator]
-                task._value = value
-                self._done += 1
-                task.state = "done"
-            if options.on_end is not None:
+                noted = self._note_value(task, value)
+            if noted and options.on_end is not None:
                 yield self._callback("on_end", options.on_end)
+
+    def _note_value(self, task: Task[Any], value: Any) -> bool:
+        """Note what a task returned; False if another thread called reset() just now."""
+        quick = task.started_at is None  # We hear of its beginning and its end at once.
+        if not self._close(task):
+            return False
+        if quick:
+            task.started_at = task.ended_at - (task.seconds or 0.0)  # type: ignore[operator]
+        task._value = value
+        self._done += 1
+        task.state = "done"
+        return True
 
     def _close(self, task: Task[Any]) -> bool:
         """Take note that a task has ended; False if another thread called reset() just now."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import itertools
 import marshal
+import os
 import select
 import socket
 import struct
@@ -416,6 +417,8 @@ class WorkerChannel:
                 return False
             self._sending = True
             try:
+                # Where a task has closed the connection, that is an error, as it would be if this were sent.
+                os.get_blocking(self._connection.fileno())
                 kept = self._page.keep(self._position, message)
                 if kept and self._kept_at is None:
                     self._kept_at = self._position

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def quick(number: int, how: str = "", mark: str = "") -> int:
         os._exit(3)
     if how == "is killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "closes its connection":
+        os.closerange(3, 100)
     if how == "raises":
         raise ValueError(number)
     if how == "prints":
@@ -52,8 +55,11 @@ def queue_calls(how: str, mark: str = "") -> list[dummymp.Task[int]]:
     return [dummymp.run(quick, number, how, mark) for number in range(5, LAST)]
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, and answers that are kept")
+
+
 @pytest.mark.parametrize(
-    "how", ["dies", pytest.param("is killed", marks=pytest.mark.skipif(os.name != "posix", reason="signals"))]
+    "how", ["dies", pytest.param("is killed", marks=posix), pytest.param("closes its connection", marks=posix)]
 )
 def test_a_crash_takes_nothing_of_what_finished(how: str) -> None:
     """The task that ran is known exactly; those before it are done, those after it run, each once."""
@@ -115,7 +121,7 @@ def drive_to(mark: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["hangs in C code", "waits"])
-@pytest.mark.skipif(os.name != "posix", reason="signal.pause")
+@posix
 def test_what_finished_before_a_slow_one_is_told_while_that_runs(how: str, tmp_path: Path) -> None:
     """Also where C code keeps the worker from sending anything; then the slow one can be stopped, and it alone."""
     mark = tmp_path / "mark"
@@ -131,7 +137,7 @@ def test_what_finished_before_a_slow_one_is_told_while_that_runs(how: str, tmp_p
 
 
 @pytest.mark.parametrize("how", ["hangs in C code", "waits"])
-@pytest.mark.skipif(os.name != "posix", reason="signal.pause")
+@posix
 def test_killing_the_slow_one_at_once(how: str, tmp_path: Path) -> None:
     """It may not be known yet that those before it are over; it is stopped, and what finished is not lost."""
     mark = tmp_path / "mark"
@@ -144,7 +150,7 @@ def test_killing_the_slow_one_at_once(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["hangs in C code", "waits"])
-@pytest.mark.skipif(os.name != "posix", reason="signal.pause")
+@posix
 def test_a_timeout_strikes_the_slow_one(how: str, tmp_path: Path) -> None:
     """Not one of the quick ones before it, and none of those behind it."""
     dummymp.configure(timeout=0.2)
@@ -175,3 +181,19 @@ def test_a_copy_of_a_worker_sends_nothing_of_what_is_kept() -> None:
         dummymp.run(fork, number)
     dummymp.process_until_done()
     assert len(dummymp.get_returns()) == LAST + 5 and not dummymp.get_errors()
+
+
+def test_calls_that_turn_out_slower_are_shared() -> None:
+    """All were sent to one worker, since they seemed to be worth no division; then the other gets its part."""
+
+    def work(seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+    dummymp.configure(max_processes=2)
+    for _ in range(10):
+        dummymp.run(work, 0)
+    dummymp.process_until_done()
+    tasks = [dummymp.run(work, 0.003) for _ in range(40)]
+    dummymp.process_until_done()
+    assert len({task.result() for task in tasks}) == 2
