@@ -7,7 +7,7 @@
                                v
                           _feed: an idle worker, or a new one (pool.py -> launcher.py -> forkserver.py)
                                |
-                               |  FUNCTION, SURROUNDINGS, SETTINGS, TASK        one private connection a worker
+                               |  FUNCTION, SURROUNDINGS, SETTINGS, TASK or BATCH      one private connection a worker
                                v
                           worker.py  runs it
                                |

@@ -305,6 +305,7 @@ class WorkerChannel:
         self._position = 0  # So many bytes were sent, or are kept.
         self._kept_at: int | None = None  # Where what is kept begins.
         self._tell_at = 0.0
+        self._fd = connection.fileno() if page is not None else -1
         self._is_socket = hasattr(connection, "recv_into")
         self._send_all: Callable[[Any], object] = connection.sendall if self._is_socket else connection.send_bytes
         self._reader = _Reader()
@@ -418,7 +419,7 @@ class WorkerChannel:
             self._sending = True
             try:
                 # Where a task has closed the connection, that is an error, as it would be if this were sent.
-                os.get_blocking(self._connection.fileno())
+                os.get_blocking(self._fd)
                 kept = self._page.keep(self._position, message)
                 if kept and self._kept_at is None:
                     self._kept_at = self._position
