@@ -146,7 +146,7 @@ class WorkerHandle:
         self.assigned.append(task)
 
     def post_batch(self, tasks: list[Task[Any]], settings: Settings) -> None:
-        """Queue tasks to be sent together; they are `alike`."""
+        """Queue tasks to be sent as one: calls of one function from one place, numbered one after another."""
         frozen: list[Frozen] = [task.frozen for task in tasks]  # type: ignore[misc]
         function, surroundings = frozen[0].function, frozen[0].surroundings
         self._post_news(function, surroundings, settings)

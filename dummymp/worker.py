@@ -249,7 +249,7 @@ class Worker:
             # To take the arguments out of their bytes may call code of the user, as the rest does.
             came = began = clock()
             if fds is None:
-                func = self._thawed.get(function) or self._thaw(function)
+                func = self._thaw(function)
                 args, kwargs = loads(arguments) if len(arguments) else ((), {})
             else:
                 func, args, kwargs = self._thaw_parcel(function, arguments, fds)
