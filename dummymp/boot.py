@@ -7,10 +7,11 @@ loads its own.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import signal
 import sys
+import threading
 
 __all__ = ["command", "options", "start_early", "start_server", "take_early"]
 
@@ -78,13 +79,18 @@ def options() -> list[str]:
 
 
 _early: tuple[int, int, int] | None = None
-_turns = itertools.count()
+_tried = False
+# A thread that comes while another one starts the server waits for it: two would be one too many.
+_lock = threading.Lock()
 
 
 def start_early() -> None:
     """Start the first server of this program, for `take_early`, while the caller loads all else that it takes."""
-    global _early
-    if sys.platform != "win32" and next(_turns) == 0:  # Of several threads only one does.
+    global _early, _tried
+    with _lock:
+        if _tried or sys.platform == "win32":
+            return
+        _tried = True
         try:
             _early = start_server()
         except OSError:
@@ -94,7 +100,8 @@ def start_early() -> None:
 def take_early() -> tuple[int, int, int] | None:
     """Give what `start_early` started, as `start_server` does, once; None if there is nothing."""
     global _early
-    early, _early = _early, None
+    with _lock:
+        early, _early = _early, None
     return early
 
 
@@ -119,18 +126,34 @@ def start_server() -> tuple[int, int, int]:
             "this Python does not know its own program file (sys.executable is empty). "
             "Use dummymp.configure(engine='inline')"
         )
-    ours, theirs = _socket.socketpair()
-    log_reader, log_writer = os.pipe()
-    os.set_blocking(log_reader, False)
+    with contextlib.ExitStack() as failed:
+        ours, theirs = _socket.socketpair()
+        failed.callback(ours.close)
+        with contextlib.closing(theirs):
+            log_reader, log_writer = os.pipe()
+            failed.callback(os.close, log_reader)
+            try:
+                os.set_blocking(log_reader, False)
+                pid = _spawn_server(theirs.fileno(), log_writer)
+            finally:
+                os.close(log_writer)
+        failed.pop_all()  # It has not.
+    return pid, ours.detach(), log_reader
+
+
+def _spawn_server(connection: int, log: int) -> int:
     arguments = command("forkserver", f"3, {os.getpid()}", _import_path(), options())
-    null = os.open(os.devnull, os.O_RDWR)
-    # First out of the way of their future numbers, then onto them.
-    high = [_duplicate_high(fd) for fd in (null, log_writer, theirs.fileno())]
-    sources = (high[0], high[1], high[1], high[2])  # stdin, stdout, stderr, and 3: the socket
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources)]
-    try:
+    with contextlib.ExitStack() as spawned:
+        null = os.open(os.devnull, os.O_RDWR)
+        spawned.callback(os.close, null)
+        actions = []
+        for fd, targets in ((null, [0]), (log, [1, 2]), (connection, [3])):
+            # First out of the way of their future numbers, then onto them.
+            high = _duplicate_high(fd)
+            spawned.callback(os.close, high)
+            actions += [(os.POSIX_SPAWN_DUP2, high, target) for target in targets]
         # An own process group from the first moment: Ctrl-C at the terminal must not reach it while it starts.
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             sys.executable,
             arguments,
             os.environ,
@@ -140,15 +163,6 @@ def start_server() -> tuple[int, int, int]:
             setsigdef=[signal.SIGCHLD],
             setsigmask=[],
         )
-    except OSError:
-        ours.close()
-        os.close(log_reader)
-        raise
-    finally:
-        for fd in (null, log_writer, *high):
-            os.close(fd)
-        theirs.close()
-    return pid, ours.detach(), log_reader
 
 
 def _duplicate_high(fd: int) -> int:
@@ -165,7 +179,8 @@ def _import_path() -> str:
 
 def _forget_after_fork() -> None:
     """Leave a server that was started early to the process that this one is a copy of."""
-    global _early
+    global _early, _lock
+    _lock = threading.Lock()  # Another thread of the parent may have held it.
     if _early is not None:
         for fd in _early[1:]:
             os.close(fd)

@@ -261,11 +261,13 @@ class _Server:
                 return
             if not pid:
                 return
-            self._left.pop(pid, None)
             number = self._numbers.pop(pid, None)
-            if number is not None:
+            owner = self._left.pop(pid, number)
+            if owner is not None:
+                # What it had started has come to us, and is new among our children.
                 for orphan in processes.children() - self._numbers.keys() - self._left.keys():
-                    self._left[orphan] = number
+                    self._left[orphan] = owner
+            if number is not None:
                 # getrusage(2): Linux counts in kilobytes, macOS in bytes.
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reply(ENDED, number, _exit_code(status), used.ru_maxrss * unit)
@@ -312,7 +314,7 @@ class _Server:
         A stranger may lead a group of that number by now, but not below us.
         """
         members = processes.group_members(self._pids[number], everyone)
-        if not processes.ADOPTS:
+        if not self._adopts:
             return members
         for orphan in [orphan for orphan, worker in self._left.items() if worker == number]:
             members |= {orphan} | processes.descendants(orphan, everyone)

@@ -25,7 +25,7 @@ from conftest import TIMEOUT
 
 import dummymp
 import dummymp.launcher
-from dummymp import forkserver, processes
+from dummymp import boot, forkserver, processes
 from dummymp.forkserver import ENDED, FAILED, REPLY, REQUEST, STARTED, _Server
 from dummymp.freeze import freeze
 from dummymp.launcher import Launcher, Notice, Started
@@ -191,6 +191,12 @@ _programs: list[Any] = []  # Held, for a Popen that is garbage complains.
 
 
 WAITING = "import time; print('ready', flush=True); time.sleep(1000)"
+
+# It leaves a program behind when it is told to end.
+ENDS_WHEN_TOLD = (
+    "import signal, subprocess; told = {signal.SIGUSR1}; signal.pthread_sigmask(signal.SIG_BLOCK, told); "
+    "print('ready', flush=True); signal.sigwait(told); subprocess.Popen(['sleep', '1000'], start_new_session=True)"
+)
 
 
 # --- starting ----------------------------------------------------------------------------------------------------
@@ -427,6 +433,31 @@ def test_kill_of_a_worker_that_has_ended(driver: Driver, detached: bool) -> None
     assert driver.result(2) == (3, 2)
 
 
+@linux
+def test_what_is_left_is_nobody_elses(own_driver: Driver) -> None:
+    """What a program that a worker left behind leaves behind itself is not taken for another worker's."""
+    own_driver.ready(1)
+    own_driver.ready(2)
+    own_driver.give(1, start_program, ENDS_WHEN_TOLD, True)
+    _, program = own_driver.result(1)
+    own_driver.started[1].channel.send(STOP)
+    assert own_driver.wait_for(ENDED, 1) == 0
+    server = psutil.Process(own_driver.launcher.pids[0])
+    known = server.children()
+    os.kill(program, signal.SIGUSR1)
+    until = time.monotonic() + TIMEOUT
+    while psutil.pid_exists(program):
+        assert time.monotonic() < until
+    (left,) = set(server.children()) - set(known)
+    own_driver.kill(2, grace=0)
+    assert own_driver.wait_for(ENDED, 2) == -signal.SIGKILL
+    own_driver.kill(2, grace=0)  # Now for what it left, which is nothing.
+    own_driver.ready(3)
+    assert not has_ended(left)
+    own_driver.kill(1, grace=0)
+    wait_until_gone(left.pid)
+
+
 def test_kill_of_a_worker_that_never_was(driver: Driver) -> None:
     """An unknown number is no error."""
     driver.ready(1)
@@ -536,8 +567,66 @@ def test_a_strangers_group_with_the_number_of_a_worker() -> None:
         72: processes.Process(71, 72, 60, 3.0),
         80: processes.Process(1, 60, 60, 4.0),
     }
-    server = types.SimpleNamespace(_pids={1: 60}, _left={})
+    server = types.SimpleNamespace(_pids={1: 60}, _left={}, _adopts=True)
     assert _Server._members(server, 1, table) == {70, 71, 72}  # type: ignore[arg-type]
+
+
+def test_two_threads_start_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that needs the server while another one is starting it waits, and takes that one."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def start_slowly() -> tuple[int, int, int]:
+        entered.set()
+        assert go_on.wait(TIMEOUT)
+        return 1, 2, 3
+
+    def want() -> None:
+        boot.start_early()
+        taken.append(boot.take_early())
+
+    monkeypatch.setattr(boot, "_tried", False)
+    monkeypatch.setattr(boot, "start_server", start_slowly)
+    taken: list[Any] = []
+    first, second = threading.Thread(target=want), threading.Thread(target=want)
+    first.start()
+    assert entered.wait(TIMEOUT)
+    second.start()
+    second.join(0.05)  # It has nothing to wait for but the other one.
+    assert taken == []
+    go_on.set()
+    first.join(TIMEOUT)
+    second.join(TIMEOUT)
+    assert sorted(taken, key=str) == [(1, 2, 3), None]
+
+
+def test_no_descriptors_for_the_server() -> None:
+    """Where there are too few descriptors for a server, all of those that were open for it are closed."""
+    code = """
+import contextlib, os, resource, _socket, fcntl
+from dummymp import boot
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+before, failures = os.listdir("/dev/fd"), 0
+for free in range(8):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.dup(0))
+    for fd in held[len(held) - free:]:
+        os.close(fd)
+    try:
+        boot.start_server()
+    except OSError:
+        failures += 1
+    for fd in held[:len(held) - free]:
+        os.close(fd)
+print(failures, len(os.listdir("/dev/fd")) - len(before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=TIMEOUT, check=True, env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(boot.__file__))},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("8 0\n", "")
 
 
 def test_abandon(driver: Driver) -> None:
