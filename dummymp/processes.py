@@ -116,13 +116,13 @@ def adopt_orphans() -> bool:
     """
     if not ADOPTS:
         return False
-    import ctypes
-
     pr_set_child_subreaper = 36  # <linux/prctl.h>
     try:
+        import ctypes
+
         return bool(ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0) == 0)
-    except (AttributeError, OSError):
-        return False
+    except (ImportError, AttributeError, OSError):
+        return False  # A Python that was built without libffi has no ctypes.
 
 
 def leave_terminal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -638,3 +639,26 @@ def test_one_server_however_a_script_begins(script: Script, first: str) -> None:
     (server,) = json.loads(done.stdout.splitlines()[-1])
     assert not psutil.pid_exists(server)
     assert ("not picklable" in done.stdout) == ("Lock" in first)
+
+
+def test_python_without_ctypes(script: Script, tmp_path: Path) -> None:
+    """A Python that was built without libffi has no ctypes, and works all the same; what tasks started is ended."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import sys; sys.modules['_ctypes'] = None\n")
+    source = START + textwrap.dedent(
+        """
+        import os, subprocess
+        def leave():
+            print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+            os._exit(3)
+        dummymp.run(leave)
+        dummymp.run(abs, -1)
+        dummymp.process_until_done()
+        print(list(dummymp.get_returns().values()))
+        """
+    )
+    done = script(source, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])})
+    assert done.stdout.splitlines()[1:] == ["[1]"], done.stderr
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(done.stdout.splitlines()[0])).wait(TIMEOUT)
