@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 
-__all__ = ["command", "options", "start_early", "start_server", "take_early"]
+__all__ = ["command", "last_words", "options", "start_early", "start_server", "take_early"]
 
 _BOOTSTRAP = (
     # What is loaded now is no garbage.
@@ -78,6 +78,9 @@ def options() -> list[str]:
     ]
 
 
+# So many bytes of what a server said are shown.
+_MOST_WORDS = 1 << 16
+
 _early: tuple[int, int, int] | None = None
 _tried = False
 # A thread that comes while another one starts the server waits for it: two would be one too many.
@@ -109,7 +112,7 @@ def start_server() -> tuple[int, int, int]:
     """Start the server process of `forkserver`, and do not wait for it: it takes its time while we do other things.
 
     Returns:
-        Its pid, the descriptor of a socket that is connected to it, and that of a pipe to read what it says.
+        Its pid, the descriptor of a socket that is connected to it, and one for `last_words`.
 
     Raises:
         OSError: It cannot be started.
@@ -130,15 +133,45 @@ def start_server() -> tuple[int, int, int]:
         ours, theirs = _socket.socketpair()
         failed.callback(ours.close)
         with contextlib.closing(theirs):
-            log_reader, log_writer = os.pipe()
-            failed.callback(os.close, log_reader)
+            log, log_writer = _make_log()
+            failed.callback(os.close, log)
             try:
-                os.set_blocking(log_reader, False)
                 pid = _spawn_server(theirs.fileno(), log_writer)
             finally:
                 os.close(log_writer)
         failed.pop_all()  # It has not.
-    return pid, ours.detach(), log_reader
+    return pid, ours.detach(), log
+
+
+def _make_log() -> tuple[int, int]:
+    """Give descriptors to read and to write what the server says.
+
+    It is read when the server has ended. A pipe has room for 64 kB, and a server that says more, because Python runs
+    with -vv for example, would wait for ever; a file in memory (Linux) has room for all.
+    """
+    try:
+        log = os.memfd_create("dummymp-log")
+    except (AttributeError, OSError):
+        log, log_writer = os.pipe()
+        os.set_blocking(log, False)
+        return log, log_writer
+    try:
+        return log, os.dup(log)
+    except OSError:
+        os.close(log)
+        raise
+
+
+def last_words(log: int) -> str:
+    """Read what a server that has ended had said, the end of it if that is much."""
+    try:
+        try:
+            data = os.pread(log, _MOST_WORDS, max(0, os.fstat(log).st_size - _MOST_WORDS))
+        except OSError:
+            data = os.read(log, _MOST_WORDS)  # It is a pipe.
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace")
 
 
 def _spawn_server(connection: int, log: int) -> int:

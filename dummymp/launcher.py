@@ -13,7 +13,7 @@ import time
 from typing import Any, NamedTuple
 
 from . import forkserver, processes
-from .boot import start_server, take_early
+from .boot import last_words, start_server, take_early
 from .page import Page
 from .transport import NO_SIGNAL, Channel, PipeChannel
 
@@ -245,10 +245,7 @@ class Launcher:
         except ChildProcessError:
             pass  # Reaped by other code of this program, or SIGCHLD is ignored.
         self._pid = 0
-        try:
-            self.said = os.read(self._log, 1 << 16).decode("utf-8", "replace")
-        except OSError:
-            self.said = ""
+        self.said = last_words(self._log)
         os.close(self._log)
 
     def abandon(self) -> None:

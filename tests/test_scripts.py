@@ -662,3 +662,10 @@ def test_python_without_ctypes(script: Script, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1:] == ["[1]"], done.stderr
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(done.stdout.splitlines()[0])).wait(TIMEOUT)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
+def test_talkative_interpreter(script: Script) -> None:
+    """`python -vv` says more while a server starts than a pipe has room for, and nobody reads it then."""
+    done = script(START + "dummymp.run(abs, -1); print(dummymp.results())", "-vv")
+    assert done.stdout == "[1]\n"

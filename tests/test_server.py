@@ -629,6 +629,23 @@ print(failures, len(os.listdir("/dev/fd")) - len(before))
     assert (done.stdout, done.stderr) == ("8 0\n", "")
 
 
+@pytest.mark.parametrize("in_memory", [False, pytest.param(True, marks=linux)], ids=["pipe", "file"])
+def test_last_words(monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
+    """What a server said is known when it has ended, and however much that is, it does not wait for a reader."""
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    log, writer = boot._make_log()
+    try:
+        assert boot.last_words(log) == ""
+        if in_memory:
+            os.write(writer, b"." * 1_000_000)
+        os.write(writer, b"the end")
+        assert boot.last_words(log).endswith("the end")
+    finally:
+        os.close(log)
+        os.close(writer)
+
+
 def test_abandon(driver: Driver) -> None:
     """A forked copy of the parent lets go of the server; the server and its workers go on for the parent."""
     driver.ready(1)
