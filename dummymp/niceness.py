@@ -10,7 +10,7 @@ import os
 
 from .processes import ADOPTS
 
-__all__ = ["CLASSES", "NICEST", "change", "own", "regroup", "set_apart"]
+__all__ = ["CLASSES", "NICEST", "change", "may_become", "own", "regroup", "set_apart"]
 
 NICEST = 19
 # Windows has priority classes instead. By their numbers, lowest first: the niceness that each stands for.
@@ -58,14 +58,17 @@ def set_apart(nice: int) -> bool:
     return regroup(nice)
 
 
-def change(pid: int, nice: int, *, before: int) -> bool:
-    """Make a worker `nice` nicer than this process; it was `before` nicer.
+def may_become(nice: int, *, before: int) -> bool:
+    """Tell whether a worker that is `before` nicer than this process stands in the right session to be `nice` nicer."""
+    return not ADOPTS or bool(nice) == bool(before)
+
+
+def change(pid: int, nice: int) -> bool:
+    """Make a worker `nice` nicer than this process.
 
     Returns:
-        False if the worker must be replaced: the system does not let us, or it stands in the wrong session.
+        False if the system does not let us, so that the worker must be replaced.
     """
-    if ADOPTS and bool(nice) != bool(before):
-        return False
     if not hasattr(os, "setpriority"):
         return _change_class(pid, nice, _class_of(os.getpid()))
     wanted = min(NICEST, own() + nice)

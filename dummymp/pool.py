@@ -92,13 +92,13 @@ class Pool:
         return self._start(method, threads, nice)
 
     def _renice(self, handle: WorkerHandle, nice: int) -> bool:
-        """Give a worker another niceness; False if the system does not let us, so that it must be replaced."""
+        """Give a worker another niceness; False if that cannot be."""
         if handle.nice == nice:
             return True
-        if handle.pid is None or handle.nice is None:
+        if handle.pid is None or handle.nice is None or not niceness.may_become(nice, before=handle.nice):
             return False
         # It may change in part only, and then fits nobody.
-        handle.nice = nice if niceness.change(handle.pid, nice, before=handle.nice) else None
+        handle.nice = nice if niceness.change(handle.pid, nice) else None
         return handle.nice is not None
 
     def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:

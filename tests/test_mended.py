@@ -476,9 +476,9 @@ def test_memory_that_comes_back_is_noticed_also_with_a_preset_that_does_not_look
 
 def test_a_worker_whose_niceness_changed_in_part_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process was nicer by then, but it was taken for what it had been."""
-    monkeypatch.setattr(niceness, "change", lambda pid, nice, before: False)
-    handle = types.SimpleNamespace(nice=0, pid=os.getpid())
-    for nice in (15, 0):
+    monkeypatch.setattr(niceness, "change", lambda pid, nice: False)
+    handle = types.SimpleNamespace(nice=5, pid=os.getpid())
+    for nice in (15, 5):
         assert not Pool._renice(None, handle, nice)  # type: ignore[arg-type]
 
 

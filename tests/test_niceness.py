@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import types
 from typing import Any, ClassVar
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 import dummymp
 from dummymp import niceness
+from dummymp.pool import Pool
 from dummymp.presets import Preset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="needs niceness")
@@ -54,22 +56,29 @@ class TestWorkers:
         assert niceness_now == above_ours(5)
         assert dummymp.worker_pids() == [worker]
 
+    @pytest.mark.skipif(not niceness.ADOPTS, reason="elsewhere each worker stands in a session that suits all")
+    def test_wrong_session(self) -> None:
+        """A worker that stands in the wrong session for one queue is left as it is, and still fits another queue."""
+        handle = types.SimpleNamespace(nice=0, pid=os.getpid())
+        assert not Pool._renice(None, handle, 5)  # type: ignore[arg-type]
+        assert Pool._renice(None, handle, 0)  # type: ignore[arg-type]
+
     def test_less_nice(self) -> None:
         """Back again, too: by the same worker if we may, which only the administrator may, or by a new one."""
         dummymp.configure(priority=nice(5))
         dummymp.run(where).result()
-        dummymp.configure(priority=nice(0))
-        assert dummymp.run(where).result()[1] == above_ours(0)
+        dummymp.configure(priority=nice(2))
+        assert dummymp.run(where).result()[1] == above_ours(2)
 
     def test_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where the system does not let us change a worker, a new one takes its place, and the old one ends."""
         dummymp.configure(priority=nice(5), max_processes=1)
         worker, _ = dummymp.run(where).result()
-        monkeypatch.setattr(niceness, "change", lambda pid, nice, before: False)
-        dummymp.configure(priority=nice(0))
+        monkeypatch.setattr(niceness, "change", lambda pid, nice: False)
+        dummymp.configure(priority=nice(2))
         successor, niceness_now = dummymp.run(where).result()
         assert successor != worker
-        assert niceness_now == above_ours(0)
+        assert niceness_now == above_ours(2)
         assert dummymp.worker_pids() == [successor]
         psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], timeout=60)
         assert not psutil.pid_exists(worker)
@@ -186,7 +195,7 @@ class TestWindows:
     def test_classes(self, ours: int, number: int, expected: int) -> None:
         """A worker gets the class that stands for its niceness, and none above that of the main program."""
         FakeProcess.classes[os.getpid()] = ours
-        assert niceness.change(5, number, before=0)
+        assert niceness.change(5, number)
         assert FakeProcess.classes[5] == expected
 
     def test_worker(self) -> None:
@@ -202,4 +211,4 @@ class TestWindows:
 
     def test_gone(self) -> None:
         """A worker that is gone is none that could be changed."""
-        assert not niceness.change(6, 15, before=0)
+        assert not niceness.change(6, 15)
