@@ -109,7 +109,7 @@ def adopt_orphans() -> bool:
     """Become the parent of what our descendants leave behind: Linux only, see PR_SET_CHILD_SUBREAPER in prctl(2).
 
     Workers do, so that a process that a task started is known as that task's however it hides (a daemon forks twice
-    and leaves its session); the server does, for what dead workers leave. Elsewhere the group has to do.
+    and leaves its session); the server does, for what dead workers leave. Elsewhere group and session have to do.
 
     Returns:
         Whether it is so now.

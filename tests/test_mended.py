@@ -474,6 +474,14 @@ def test_memory_that_comes_back_is_noticed_also_with_a_preset_that_does_not_look
     assert dummymp.run(int).result() == 0
 
 
+def test_tasks_that_were_just_started_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that ended before the next reading were never seen to run."""
+    heard: list[int] = []
+    monkeypatch.setattr(the_manager()._budget._reader, "note_running", heard.append)
+    dummymp.run(int).result()
+    assert 1 in heard
+
+
 def test_a_worker_whose_niceness_changed_in_part_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process was nicer by then, but it was taken for what it had been."""
     monkeypatch.setattr(niceness, "change", lambda pid, nice: False)

@@ -664,6 +664,28 @@ def test_python_without_ctypes(script: Script, tmp_path: Path) -> None:
         psutil.Process(int(done.stdout.splitlines()[0])).wait(TIMEOUT)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")
+def test_fork_while_the_server_is_on_its_way(script: Script) -> None:
+    """A copy of the program leaves the server that was just started to the program, and starts one of its own."""
+    done = script(
+        START + """if True:
+        import os, psutil, sys
+        from dummymp import boot
+
+        before = len(os.listdir("/dev/fd"))
+        boot.start_early()
+        copy = os.fork()
+        if not copy:
+            print(len(os.listdir("/dev/fd")) - before)
+        else:
+            os.waitpid(copy, 0)
+        dummymp.run(abs, -1)
+        print(dummymp.results(), len(psutil.Process().children()))
+        """
+    )
+    assert done.stdout.splitlines() == ["0", "[1] 1", "[1] 1"], done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
 def test_talkative_interpreter(script: Script) -> None:
     """`python -vv` says more while a server starts than a pipe has room for, and nobody reads it then."""
