@@ -83,8 +83,9 @@ _MOST_WORDS = 1 << 16
 
 _early: tuple[int, int, int] | None = None
 _tried = False
-# A thread that comes while another one starts the server waits for it: two would be one too many.
-_lock = threading.Lock()
+# A thread that comes while another one starts the server waits for it: two would be one too many. A signal handler that
+# comes in between does not wait for itself.
+_lock = threading.RLock()
 
 
 def start_early() -> None:
@@ -213,7 +214,7 @@ def _import_path() -> str:
 def _forget_after_fork() -> None:
     """Leave a server that was started early to the process that this one is a copy of."""
     global _early, _lock
-    _lock = threading.Lock()  # Another thread of the parent may have held it.
+    _lock = threading.RLock()  # Another thread of the parent may have held it.
     if _early is not None:
         for fd in _early[1:]:
             os.close(fd)
