@@ -22,9 +22,9 @@ def unchanged(snapshot: tuple[Any, ...]) -> bool:
     """Tell whether all that a function captured is what it was. An empty snapshot: nobody can tell, so no."""
     if not snapshot:
         return False
-    functions, names, imported, by_value = snapshot
+    functions, names, imported, registry, by_value = snapshot
     # A package travels with those of its modules that were imported by then.
-    if len(sys.modules) != imported or modules_by_value() != by_value:
+    if len(sys.modules) != imported or registry != by_value:
         return False
     for namespace, name, held in names:
         if namespace.get(name, _MISSING) is not (held() if type(held) is _ref else held):
@@ -68,8 +68,9 @@ class Captured:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Give what `unchanged` compares with later."""
-        return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value().copy()
+        """Give what `unchanged` compares with later. Something was serialised before: cloudpickle is loaded."""
+        registry = modules_by_value()
+        return tuple(self._functions), tuple(self._names), len(sys.modules), registry, registry.copy()
 
     def add(self, value: Any) -> bool:
         """Add one value; False if its inside may change, so that only serialising it again tells."""

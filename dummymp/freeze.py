@@ -20,7 +20,7 @@ from .errors import NotPicklable
 from .explain import call_text
 from .log import logger
 from .pace import pace_of
-from .pickling import dump_arguments, dump_plain_arguments, dumps, load_plain
+from .pickling import dump_arguments, dump_plain_arguments, dumps, load_arguments, load_plain
 
 if TYPE_CHECKING:
     import pickle
@@ -70,7 +70,7 @@ class FunctionBlob:
 
 
 class Frozen:
-    """A call in bytes: a function blob, and the pickle of ``(args, kwargs)``, b"" where there are none.
+    """A call in bytes: a function blob, and the arguments, as `pickling.load_arguments` takes them.
 
     The large buffers of the arguments are `pieces` of memory files. They live as long as this object, which is dropped
     when the task has ended.
@@ -86,10 +86,8 @@ class Frozen:
 
     def arguments_text(self) -> str:
         """Put the arguments in words, if they are plain: ``'big.csv', depth=3``; otherwise ``...``."""
-        if not self.arguments:
-            return ""
         try:
-            args, kwargs = load_plain(self.arguments)
+            args, kwargs = load_arguments(self.arguments, load=load_plain)
         except Exception:
             return "..."
         return call_text(args, kwargs)
@@ -146,8 +144,6 @@ def freeze_arguments(
 
 
 def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dict[str, Any], here: bool) -> Frozen:
-    if not args and not kwargs:
-        return Frozen(function, b"")
     plain = dump_plain_arguments(args, kwargs)
     if plain is not None:
         return Frozen(function, plain)
@@ -165,14 +161,15 @@ _remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob | w
 def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     if here:
         return FunctionBlob(dumps(func, here=True), False, pace_of(func))
+    blob: FunctionBlob | None = None
     known = _remembered.get(id(func))
-    if known is not None and known[0]() is not func:
-        known = None
-    blob = known[2] if known is not None else None
-    if isinstance(blob, weakref.ref):
-        blob = blob()
-    if known is not None and blob is not None and unchanged(known[1]):
-        return blob
+    if known is not None:
+        reference, snapshot, held = known
+        blob = held() if isinstance(held, weakref.ref) else held
+        if reference() is not func:
+            blob = None
+        elif blob is not None and unchanged(snapshot):
+            return blob
     captured = Captured()
     stable = captured.add(func)
     collector = Collector(find_again=True)

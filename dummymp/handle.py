@@ -14,8 +14,9 @@ from .buffers import close_all, pack, packet_of, unpack
 from .crashes import Crashes
 from .descriptors import Packets, reserve
 from .output import Lines
-from .pickling import loads
+from .pickling import join_arguments, loads
 from .transport import (
+    BATCH,
     CALL_BACK,
     CHUNK,
     FORGET,
@@ -150,8 +151,8 @@ class WorkerHandle:
         frozen: list[Frozen] = [task.frozen for task in tasks]  # type: ignore[misc]
         function, surroundings = frozen[0].function, frozen[0].surroundings
         self._post_news(function, surroundings, settings)
-        arguments = [each.arguments for each in frozen]
-        self.channel.post_batch(tasks[0].index, function.number, surroundings.number, arguments)
+        arguments = join_arguments([each.arguments for each in frozen])
+        self.channel.post(BATCH, TASK_HEAD.pack(tasks[0].index, function.number, surroundings.number), arguments)
         self.assigned.extend(tasks)
 
     def _post_news(self, function: FunctionBlob, surroundings: Surroundings, settings: Settings) -> None:

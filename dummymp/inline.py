@@ -21,7 +21,7 @@ from .errors import NotPicklable, TaskKilled
 from .explain import headline
 from .freeze import freeze
 from .log import logger
-from .pickling import loads
+from .pickling import load_arguments, loads
 from .seeds import reseed
 from .surroundings import capture
 
@@ -114,7 +114,7 @@ class InlineEngine:
             assert task.frozen is not None
             with _Surroundings(task):
                 func = loads(task.frozen.function.data)
-                args, kwargs = loads(task.frozen.arguments) if task.frozen.arguments else ((), {})
+                args, kwargs = load_arguments(task.frozen.arguments)
                 began = time.perf_counter()
                 with nesting.task_runs_here():
                     value = func(*args, **kwargs)

@@ -54,11 +54,11 @@ FUNCTION = 1  # u64 number, pickle
 FORGET = 2  # u64 number: this function will not be needed again
 SURROUNDINGS = 3  # u64 number, pickle
 SETTINGS = 4  # pickle
-TASK = 5  # TASK_HEAD, pickle of (args, kwargs)
+TASK = 5  # TASK_HEAD, arguments (pickling.load_arguments)
 STOP = 6  # end, in good order
 TASK_WITH_BUFFERS = 7  # TASK_HEAD, parcel (buffers.py)
 CHUNK = 8  # TASK_HEAD, pickle of (form, pieces): many items of a map, see `chunks`
-BATCH = 9  # TASK_HEAD of the first, marshal of [pickle, ...]: so many TASKs, numbered one after another
+BATCH = 9  # TASK_HEAD of the first, marshal of [arguments, ...]: so many TASKs, numbered one after another
 TASKS = (TASK, TASK_WITH_BUFFERS, CHUNK, BATCH)
 # Worker to parent.
 READY = 16  # u64 process id
@@ -218,10 +218,6 @@ class Channel:
         else:
             self.post(TASK, TASK_HEAD.pack(number, function, surroundings), arguments)
 
-    def post_batch(self, first: int, function: int, surroundings: int, arguments: list[bytes]) -> None:
-        """Queue many TASK messages as one; `first` is the number of the first, and the others follow."""
-        self.post(BATCH, TASK_HEAD.pack(first, function, surroundings), marshal.dumps(arguments))
-
     def flush(self) -> bool:
         """Write as much as fits; tell whether nothing is left."""
         outgoing = self.outgoing
@@ -321,8 +317,8 @@ class WorkerChannel:
         """Wait for the next message.
 
         Returns:
-            Its kind, and what is in it. A BATCH comes as its tasks, one after another, each as a tuple of its pickle
-            and what TASK_HEAD has.
+            Its kind, and what is in it. A BATCH comes as its tasks, one after another, each as a tuple of its
+            arguments and what TASK_HEAD has.
 
         Raises:
             EOFError: The parent has closed the connection, or is gone.
@@ -345,8 +341,8 @@ class WorkerChannel:
         for kind, message in messages:
             if kind == BATCH:
                 first, function, surroundings = TASK_HEAD.unpack_from(message)
-                pickles = marshal.loads(memoryview(message)[TASK_HEAD.size :])
-                tasks = zip(pickles, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))
+                calls = marshal.loads(memoryview(message)[TASK_HEAD.size :])
+                tasks = zip(calls, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))
                 self._messages.extend(zip(itertools.repeat(BATCH), tasks))
             else:
                 self._messages.append((kind, message))

@@ -29,7 +29,7 @@ from .errors import NotPicklable
 from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
 from .page import Page
-from .pickling import dump_plain, dump_small, dumps, hide_in_main, loads, show_in_main
+from .pickling import dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
 from .seeds import reseed
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
@@ -250,7 +250,8 @@ class Worker:
             came = began = clock()
             if fds is None:
                 func = self._thaw(function)
-                args, kwargs = loads(arguments) if len(arguments) else ((), {})
+                # In a batch came the arguments themselves, if there was nothing else.
+                args, kwargs = (arguments, {}) if type(arguments) is tuple else load_arguments(arguments)
             else:
                 func, args, kwargs = self._thaw_parcel(function, arguments, fds)
             began = clock()
@@ -360,8 +361,7 @@ class Worker:
         func = self._thaw(number, of_function)
         if of_function:
             self._heavy = func
-        args, kwargs = loads(pickle, buffers=buffers) if len(pickle) else ((), {})
-        return func, args, kwargs
+        return func, *load_arguments(pickle, functools.partial(loads, buffers=buffers))
 
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""

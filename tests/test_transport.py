@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 import multiprocessing
 import select
 import socket
@@ -26,6 +27,7 @@ from dummymp.transport import (
     READ_SIZE,
     RESULT,
     TASK,
+    TASK_HEAD,
     TEXT,
     Channel,
     PipeChannel,
@@ -426,11 +428,11 @@ def test_a_batch_comes_as_its_tasks() -> None:
     """In its place in the line; and each can be taken back by itself."""
     with ends() as (channel, worker):
         channel.send(FUNCTION, b"one")
-        channel.post_batch(7, 3, 4, [b"a", b"", b"c"])
+        channel.post(BATCH, TASK_HEAD.pack(7, 3, 4), marshal.dumps([b"a", (), b"c"]))
         channel.send(FUNCTION, b"two")
         assert plain([worker.receive()]) == [(FUNCTION, b"one")]
         assert worker.receive() == (BATCH, (b"a", 7, 3, 4))
-        assert worker.take_back() == [(BATCH, (b"", 8, 3, 4)), (BATCH, (b"c", 9, 3, 4))]
+        assert worker.take_back() == [(BATCH, ((), 8, 3, 4)), (BATCH, (b"c", 9, 3, 4))]
         assert plain([worker.receive()]) == [(FUNCTION, b"two")]
 
 

@@ -45,6 +45,7 @@ from dummymp.transport import (
 from dummymp.worker import Worker, pack_failure
 
 Outcome = tuple[int, Any]
+NO_ARGUMENTS = freeze(print, (), {}, number=0).arguments
 
 
 class Parent:
@@ -262,7 +263,7 @@ def test_function_that_may_be_kept(parent: Parent, reusable: bool, expected: lis
     """A function that may be kept is thawed once; of any other each call gets a fresh copy."""
     function, surroundings = send_function(parent, in_main(COUNTER), reusable=reusable)
     for number in range(3):
-        parent.channel.send(TASK, TASK_HEAD.pack(number, function, surroundings))
+        parent.channel.send(TASK, TASK_HEAD.pack(number, function, surroundings), NO_ARGUMENTS)
     assert [parent.answer(number)[1] for number in range(3)] == [(RESULT, value) for value in expected]
 
 
@@ -270,11 +271,11 @@ def test_function_that_may_be_kept(parent: Parent, reusable: bool, expected: lis
 def test_forget(parent: Parent, reusable: bool) -> None:
     """A function that is to be forgotten is, and forgetting it again is fine."""
     function, surroundings = send_function(parent, in_main(COUNTER), reusable=reusable)
-    parent.channel.send(TASK, TASK_HEAD.pack(1, function, surroundings))
+    parent.channel.send(TASK, TASK_HEAD.pack(1, function, surroundings), NO_ARGUMENTS)
     assert parent.answer(1)[1] == (RESULT, 1)
     for _ in range(2):
         parent.channel.send(FORGET, U64.pack(function))
-    parent.channel.send(TASK, TASK_HEAD.pack(2, function, surroundings))
+    parent.channel.send(TASK, TASK_HEAD.pack(2, function, surroundings), NO_ARGUMENTS)
     assert parent.answer(2)[1][0] == FAILURE
     assert function not in parent.worker._functions and function not in parent.worker._thawed
 
@@ -361,7 +362,7 @@ def test_working_directory_that_is_gone(parent: Parent, tmp_path: Path) -> None:
     function, _ = send_function(parent, os.getcwd, reusable=True)
     parent.channel.send(SURROUNDINGS, U64.pack(5), dumps((str(gone), capture(None, None).environ, None)))
     gone.rmdir()
-    parent.channel.send(TASK, TASK_HEAD.pack(7, function, 5))
+    parent.channel.send(TASK, TASK_HEAD.pack(7, function, 5), NO_ARGUMENTS)
     before, outcome = parent.answer(7)
     assert outcome == (RESULT, home)
     ((_, stream, text),) = texts(before)
@@ -378,7 +379,7 @@ def test_environment(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, func in enumerate((look, messy, look)):
         parent.channel.send(FUNCTION, U64.pack(number), b"\x01", dumps(func))
         parent.channel.send(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
-        parent.channel.send(TASK, TASK_HEAD.pack(number, number, surroundings.number))
+        parent.channel.send(TASK, TASK_HEAD.pack(number, number, surroundings.number), NO_ARGUMENTS)
     assert [parent.answer(number)[1][1] for number in range(3)] == [("é", None), None, ("é", None)]
 
 
