@@ -21,9 +21,10 @@ from .handle import load_parcel
 from .interrupts import held, let_in, own_code
 from .log import WARNING, logger
 from .output import Screen, handle_record
-from .pickling import loads
+from .pickling import load_atoms, loads
 from .pool import KILL_GRACE
 from .transport import (
+    ATOM_RESULT,
     CUT,
     CUT_HEAD,
     ENDED_HEAD,
@@ -56,6 +57,7 @@ __all__ = ["Intake", "say"]
 
 # A worker that sent more than so many bytes since we looked last may be waiting for us to read.
 TALKS = 8192
+RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
 
 
 class Intake:
@@ -103,8 +105,8 @@ class Intake:
         # What C code wrote before the worker sent these is in the pipes by now.
         self._show_pipes(handle, to_the_end=to_the_end)
         for kind, group in itertools.groupby(messages, operator.itemgetter(0)):
-            if kind in (RESULT, RESULT_WITH_BUFFERS):
-                self._take_results(handle, [message for _, message in group], with_buffers=kind != RESULT)
+            if kind in RESULTS:
+                self._take_results(handle, kind, [message for _, message in group])
             else:
                 for _, message in group:
                     self._take(handle, kind, message)
@@ -138,7 +140,7 @@ class Intake:
                 self._notes.add(text)
                 self._outbox.post(say, WARNING, text)
 
-    def _take_results(self, handle: WorkerHandle, messages: list[Any], *, with_buffers: bool) -> None:
+    def _take_results(self, handle: WorkerHandle, kind: int, messages: list[Any]) -> None:
         """Take in what tasks returned that a worker ended one after another."""
         engine, answered = handle.engine, handle.answered
         # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
@@ -149,15 +151,17 @@ class Intake:
             body: Any = message[ENDED_HEAD.size :]
             if task is not None:
                 task.size = len(body)
-                if with_buffers:
+                if kind == RESULT_WITH_BUFFERS:
                     body = handle.open_parcel(memoryview(body))
                     task.size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
                 tasks.append(task)
                 bodies.append(body)
-            elif with_buffers:
+            elif kind == RESULT_WITH_BUFFERS:
                 handle.drop_parcel(memoryview(body))
-        if tasks:
-            self._outbox.post(self._rebuild, engine, tasks, bodies, load_parcel if with_buffers else loads)
+        if tasks and kind == ATOM_RESULT:
+            self._outbox.post(engine.end_well, tasks, load_atoms(bodies))
+        elif tasks:
+            self._outbox.post(self._rebuild, engine, tasks, bodies, load_parcel if kind != RESULT else loads)
         if handle.answered > answered:
             self._next(handle)
 

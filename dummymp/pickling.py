@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATOMS",
     "dump_arguments",
+    "dump_atom",
     "dump_plain",
     "dump_plain_arguments",
     "dump_small",
@@ -41,6 +42,7 @@ __all__ = [
     "hide_in_main",
     "join_arguments",
     "load_arguments",
+    "load_atoms",
     "load_plain",
     "loads",
     "show_in_main",
@@ -76,6 +78,26 @@ def dump_plain(value: Any, take: Callback | None = None) -> bytes:
     return dumps(value if take is None else _with_buffer(value), take=take)
 
 
+# `marshal` takes half the time of `pickle` on either side, but does not know, or not well, what is no number or string.
+# So begins a tuple that it wrote; a pickle begins with 0x80.
+_TUPLE = ord("(")
+_LIST = struct.Struct("<cI")
+_MARSHAL_VERSION = 2
+
+
+def dump_atom(value: Any) -> bytes:
+    """Serialise a number or a string that is not large, by the shortest way; b"" if it is something else."""
+    if type(value) in _SMALL_ATOMS and (type(value) is not str or len(value) < LARGE):
+        return marshal.dumps(value, _MARSHAL_VERSION)
+    return b""
+
+
+def load_atoms(many: list[Any]) -> list[Any]:
+    """Rebuild many values that `dump_atom` has serialised."""
+    values: list[Any] = marshal.loads(_LIST.pack(b"[", len(many)) + b"".join(many))
+    return values
+
+
 def dump_small(value: Any) -> bytes:
     """Serialise any value, by the shorter way if nothing in it is known by its name: numbers, text, lists, dicts."""
     if type(value) in _CONTAINERS:
@@ -107,13 +129,6 @@ def _is_plain(values: Iterator[Any] | tuple[Any, ...]) -> bool:
         elif kind is bytes and len(value) >= LARGE:
             return False
     return True
-
-
-# `marshal` takes half the time of `pickle` on either side, but does not know, or not well, what is no number or string.
-# So begins a tuple that it wrote; a pickle begins with 0x80.
-_TUPLE = ord("(")
-_LIST = struct.Struct("<cI")
-_MARSHAL_VERSION = 2
 
 
 def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:

@@ -73,6 +73,7 @@ RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
 PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
 CUT = 25  # CUT_HEAD: these items of a chunk will not run here
 LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
+ATOM_RESULT = 27  # u64 call number, f64 seconds, marshal of a number or a string (pickling.dump_atom)
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 

@@ -29,10 +29,11 @@ from .errors import NotPicklable
 from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
 from .page import Page
-from .pickling import dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
+from .pickling import dump_atom, dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
 from .seeds import reseed
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
+    ATOM_RESULT,
     BATCH,
     CALL_BACK,
     CHUNK,
@@ -238,7 +239,7 @@ class Worker:
     def _outcome(
         self, number: int, function: int, surroundings: int, arguments: Any, fds: list[int] | None
     ) -> tuple[int, float, bytes]:
-        """Run a task: (RESULT or FAILURE, seconds, what to send)."""
+        """Run a task: (ATOM_RESULT, RESULT or FAILURE, seconds, what to send)."""
         clock = time.perf_counter
         began = clock()
         func: Any = None
@@ -261,9 +262,11 @@ class Worker:
             close_all(fds or [])  # They are open still if it came that early.
             return FAILURE, clock() - began, pack_failure(error)
         try:
-            body = dump_plain(value, self._collector)
+            body = dump_atom(value)
+            kind = ATOM_RESULT if body else RESULT
+            body = body or dump_plain(value, self._collector)
             self._took = clock() - came
-            return RESULT, seconds, body
+            return kind, seconds, body
         except BaseException as error:
             self._collector = Collector(find_again=False)
             reason = explain_result(value, function_name(func), error, dumps)

@@ -29,10 +29,22 @@ from dummymp import boot, forkserver, processes
 from dummymp.forkserver import ENDED, FAILED, REPLY, REQUEST, STARTED, _Server
 from dummymp.freeze import freeze
 from dummymp.launcher import Launcher, Notice, Started
-from dummymp.pickling import loads
+from dummymp.pickling import load_atoms, loads
 from dummymp.pool import Pool
 from dummymp.surroundings import Settings, capture
-from dummymp.transport import ENDED_HEAD, FUNCTION, READY, RESULT, SETTINGS, STOP, SURROUNDINGS, TASK, TASK_HEAD, U64
+from dummymp.transport import (
+    ATOM_RESULT,
+    ENDED_HEAD,
+    FUNCTION,
+    READY,
+    RESULT,
+    SETTINGS,
+    STOP,
+    SURROUNDINGS,
+    TASK,
+    TASK_HEAD,
+    U64,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs socket pairs and fork")
 METHODS = ["forkserver", "spawn"]
@@ -84,8 +96,9 @@ class Driver:
 
     def result(self, number: int) -> Any:
         kind, message = self.message(self.started[number])
-        assert kind == RESULT, message
-        return loads(message[ENDED_HEAD.size :])
+        assert kind in (ATOM_RESULT, RESULT), message
+        body = message[ENDED_HEAD.size :]
+        return load_atoms([body])[0] if kind == ATOM_RESULT else loads(body)
 
     def wait_for(self, what: int, number: int) -> int:
         """Wait for a notice; give its value."""

@@ -20,9 +20,10 @@ from conftest import TIMEOUT
 
 from dummymp import seeds, worker
 from dummymp.freeze import freeze
-from dummymp.pickling import dumps, loads
+from dummymp.pickling import dumps, load_atoms, loads
 from dummymp.surroundings import Settings, capture
 from dummymp.transport import (
+    ATOM_RESULT,
     ENDED_HEAD,
     FAILURE,
     FORGET,
@@ -82,12 +83,13 @@ class Parent:
         before: list[tuple[int, Any]] = []
         while True:
             kind, message = self.channel.receive()
-            if kind not in (RESULT, FAILURE):
+            if kind not in (ATOM_RESULT, RESULT, FAILURE):
                 before.append((kind, message))
                 continue
             assert ENDED_HEAD.unpack_from(message)[0] == number
             assert ENDED_HEAD.unpack_from(message)[1] >= 0
-            return before, (kind, loads(message[ENDED_HEAD.size :]))
+            body = message[ENDED_HEAD.size :]
+            return before, (RESULT, *load_atoms([body])) if kind == ATOM_RESULT else (kind, loads(body))
 
     def run(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a task that says nothing and returns something."""
