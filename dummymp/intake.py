@@ -57,6 +57,7 @@ __all__ = ["Intake", "say"]
 
 # A worker that sent more than so many bytes since we looked last may be waiting for us to read.
 TALKS = 8192
+# With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
 
 

@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 
 from dummymp import freeze as module
 from dummymp.freeze import FunctionBlob, freeze
-from dummymp.pickling import dump_plain, dumps, join_arguments, load_arguments, loads, show_in_main
+from dummymp.pickling import (
+    dump_atom,
+    dump_plain,
+    dumps,
+    join_arguments,
+    load_arguments,
+    load_atoms,
+    loads,
+    show_in_main,
+)
 
 ATOMS = (
     st.none()
@@ -95,6 +104,16 @@ def test_arguments_of_many_calls(calls: list[tuple[Any, ...]]) -> None:
     back = [data if type(data) is tuple else load_arguments(data)[0] for data in joined]
     assert back == calls
     assert kinds_in(back) == kinds_in(calls)
+
+
+@given(st.lists(VALUES, max_size=8))
+def test_numbers_and_strings_as_results(values: list[Any]) -> None:
+    """Those of many tasks are rebuilt together; what is neither is left to `dump_plain`."""
+    atoms = [value for value in values if dump_atom(value)]
+    assert atoms == [value for value in values if type(value) in (int, float, bool, type(None), complex, str)]
+    back = load_atoms([dump_atom(value) for value in atoms])
+    assert back == atoms
+    assert kinds_in(back) == kinds_in(atoms)
 
 
 @given(value=VALUES)

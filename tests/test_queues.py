@@ -178,6 +178,23 @@ def test_a_queue_that_never_ran_is_garbage_too() -> None:
     assert kept() is None
 
 
+def test_calls_and_results_of_all_kinds_side_by_side() -> None:
+    """Each kind travels its own way; all stand in call order, and each task has what is its own."""
+    kinds: list[Any] = [None, 7, "text", 2.5, True, b"bytes", [1, [2]], {"a": (1,)}, (1, "b"), 1 << 200, "\ud800" * 9]
+    values = kinds * 40
+    for number, value in enumerate(values):
+        if number % 3:
+            dummymp.run(give, value)
+        else:
+            dummymp.run(give, value=value)
+    assert dummymp.results() == values
+    assert list(map(type, dummymp.results())) == list(map(type, values))
+
+
+def give(value: Any) -> Any:
+    return value
+
+
 def test_a_frozen_call_is_dropped_when_it_has_ended() -> None:
     """The bytes of a call (perhaps many) go when the task has ended; the Task keeps its name."""
     task = dummymp.run(len, b"x" * 100)

@@ -161,7 +161,10 @@ def own_driver() -> Iterator[Driver]:
 def wait_until_gone(*pids: int) -> None:
     """Wait for processes that are not our children; one that has ended and waits to be reaped is gone."""
     until = time.monotonic() + TIMEOUT
-    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    left = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
     while left:
         assert time.monotonic() < until
         left = [process for process in psutil.wait_procs(left, timeout=0.02)[1] if not has_ended(process)]
