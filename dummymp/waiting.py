@@ -22,8 +22,7 @@ class Selector:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        # What ends a nap; also in the other one. Unlike that, it needs no descriptor.
-        self._urgent = select.poll()
+        # What ends a nap; also in the selector.
         self._urgent_fds: set[int] = set()
         self._added: dict[int, int] = {}
         # Any thread may write a byte into it to wake the one that waits.
@@ -31,14 +30,13 @@ class Selector:
         os.set_blocking(self._alarm, False)
         os.set_blocking(self._bell, False)
         self._selector.register(self._alarm, selectors.EVENT_READ, self._silence)
-        self._urgent.register(self._alarm, select.POLLIN)
+        self._urgent_fds.add(self._alarm)
 
     def add(self, source: Any, callback: _Callback, *, urgent: bool = False) -> None:
         """Watch a descriptor, or anything with `fileno`, for something to read; if `urgent`, also during a nap."""
         key = self._selector.register(source, selectors.EVENT_READ, callback)
         self._added[id(source)] = key.fd
         if urgent:
-            self._urgent.register(key.fd, select.POLLIN)
             self._urgent_fds.add(key.fd)
 
     def remove(self, source: Any) -> None:
@@ -46,9 +44,7 @@ class Selector:
         fd = self._added.pop(id(source), None)
         if fd is not None:
             self._selector.unregister(fd)
-            if fd in self._urgent_fds:
-                self._urgent_fds.remove(fd)
-                self._urgent.unregister(fd)
+            self._urgent_fds.discard(fd)
 
     def want_room(self, source: Any, wanted: bool) -> None:
         """Watch it for room to write, too, or no longer."""
@@ -66,7 +62,12 @@ class Selector:
 
     def nap(self, seconds: float) -> None:
         """Sleep until something urgent is ready, or so many seconds passed."""
-        self._urgent.poll(seconds * 1000)
+        # A new one each time: a signal handler of the user may call us during a nap, and no poll object is used twice
+        # at once. Unlike a selector it needs no descriptor.
+        urgent = select.poll()
+        for fd in list(self._urgent_fds):
+            urgent.register(fd, select.POLLIN)
+        urgent.poll(seconds * 1000)
 
     def wait_for_fd(self, fd: int, timeout: float) -> None:
         """Sleep until this one descriptor has something to read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -20,7 +21,7 @@ import dummymp
 from dummymp import niceness
 from dummymp.manager import the_manager
 from dummymp.pool import Pool
-from dummymp.waiting import Selector
+from dummymp.waiting import Selector, make_selector
 
 
 @pytest.fixture(autouse=True)
@@ -558,3 +559,17 @@ def test_settings_without_their_names() -> None:
         dummymp.configure("generous")
     with pytest.raises(TypeError, match="progress=True"):
         dummymp.process_until_done(True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no alarms")
+def test_a_signal_handler_that_runs_tasks_may_come_while_we_nap() -> None:
+    """It would nap, too, while the poll object of the first nap was in use: a RuntimeError came out of run's driver."""
+    selector = make_selector(list)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: selector.nap(0.001))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        selector.nap(0.1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        selector.close()
