@@ -304,7 +304,9 @@ class WorkerChannel:
         self._tell_at = 0.0
         self._fd = connection.fileno() if page is not None else -1
         self._is_socket = hasattr(connection, "recv_into")
-        self._send_all: Callable[[Any], object] = connection.sendall if self._is_socket else connection.send_bytes
+        self._send_all: Callable[[Any], BaseException | None] = self._send_whole
+        if not self._is_socket:
+            self._send_all = connection.send_bytes
         self._reader = _Reader()
         self._messages: collections.deque[tuple[int, Any]] = collections.deque()
         # Guards the messages that were read. While the receiving thread sleeps in a read, there are none.
@@ -436,34 +438,47 @@ class WorkerChannel:
                 return
             self._sending = True
             try:
-                if self._kept_at is not None:
-                    self._send_kept()
-                self._send_pieces(pieces)
+                raised = self._send_kept() if self._kept_at is not None else None
+                raised = self._send_pieces(pieces) or raised
                 while self._later:
-                    self._send_pieces(self._later.popleft())
+                    raised = self._send_pieces(self._later.popleft()) or raised
             finally:
                 self._sending = False
+        if raised is not None:
+            raise raised
 
-    def _send_kept(self) -> None:
+    def _send_kept(self) -> BaseException | None:
         assert self._page is not None and self._kept_at is not None
-        self._send_all(self._page.kept(self._kept_at))
+        raised = self._send_all(self._page.kept(self._kept_at))
         self._page.forget_kept()
         self._kept_at = None
+        return raised
 
-    def _send_pieces(self, pieces: tuple[Any, ...]) -> None:
-        try:
-            for piece in pieces:
-                self._position += len(piece)
-                self._send_all(piece)
-        except BaseException:
-            # A signal handler of the user has raised. The parent may count other bytes than we: nothing more is kept.
-            self._page = None
-            raise
+    def _send_pieces(self, pieces: tuple[Any, ...]) -> BaseException | None:
+        raised = None
+        for piece in pieces:
+            raised = self._send_all(piece) or raised
+            self._position += len(piece)
+        return raised
+
+    def _send_whole(self, data: Any) -> BaseException | None:
+        """Send all of it; give what a signal handler of the user raised meanwhile: with half a message, all is lost."""
+        raised, left, sent = None, memoryview(data), [0]
+        while sum(sent) < len(data):
+            try:
+                # For signal handlers that is one step, so we know what was sent even if one raises.
+                sent.extend(map(self._connection.send, (left[sum(sent) :],)))
+            except BaseException as error:
+                # What the connection itself raises has no calls below ours; neither has Python's handler of Ctrl-C.
+                if error.__traceback__.tb_next is None and not isinstance(error, KeyboardInterrupt):  # type: ignore[union-attr]
+                    raise
+                raised = error
+        return raised
 
     def leave(self) -> None:
         """Send nothing more: this process is a copy that a task forked, and the original would not count it."""
         self._page = self._kept_at = None
-        self._send_all = len
+        self._send_all = lambda data: None
 
     def close(self) -> None:
         self._connection.close()

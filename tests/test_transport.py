@@ -353,30 +353,75 @@ def test_threads_do_not_mix_their_messages() -> None:
 
 
 class _Interrupted:
-    """A connection in whose first `sendall` a signal handler runs, which sends, too."""
+    """A connection that sends half of what it is given first; then a signal handler runs, which may send, too."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        self.handler: Any = None
+        self.handlers: list[Any] = []
 
     def recv_into(self, buffer: Any) -> int:
         raise NotImplementedError
 
-    def sendall(self, data: bytes) -> None:
-        handler, self.handler = self.handler, None
-        self.sent.append(data[: len(data) // 2])
-        if handler is not None:
-            handler()
-        self.sent.append(data[len(data) // 2 :])
+    def fileno(self) -> int:
+        return 0
+
+    def send(self, data: Any) -> int:
+        part = bytes(data[: max(1, len(data) // 2)])
+        self.sent.append(part)
+        if self.handlers:
+            self.handlers.pop(0)()
+        return len(part)
+
+
+class _Late(Exception):
+    """What a handler of SIGALRM raises."""
+
+
+def _late() -> None:
+    raise _Late
 
 
 def test_signal_handler_that_prints_in_the_middle_of_a_print() -> None:
     """The message of a signal handler goes after the one that it interrupted, not into the middle of it."""
     connection = _Interrupted()
     worker = WorkerChannel(connection)
-    connection.handler = lambda: worker.send(2, b"handler")
+    connection.handlers = [lambda: worker.send(2, b"handler")]
     worker.send(1, b"interrupted")
     assert b"".join(connection.sent) == HEADER.pack(1, 11) + b"interrupted" + HEADER.pack(2, 7) + b"handler"
+
+
+class _Refused(_Interrupted):
+    """A signal handler raises before anything was sent, as often as there are handlers."""
+
+    def send(self, data: Any) -> int:
+        if self.handlers:
+            self.handlers.pop(0)()
+        return super().send(data)
+
+
+def test_signal_handler_that_raises_in_the_middle_of_a_print() -> None:
+    """The message is sent whole all the same, and what was kept before it once; then the exception goes on."""
+    connection = _Refused()
+    with contextlib.closing(Page(-1)) as page:
+        worker = WorkerChannel(connection, page)
+        worker._tell_at = float("inf")
+        worker._messages.append((TASK, b"more to do"))
+        worker.send_answer(RESULT, 5, 0.0, b"kept")
+        connection.handlers = [_late, _late]
+        with pytest.raises(_Late):
+            worker.send(TEXT, b"print")
+        assert not connection.handlers
+        worker.send(TEXT, b"next")
+    answer = HEADER.pack(RESULT, ENDED_HEAD.size + 4) + ENDED_HEAD.pack(5, 0.0) + b"kept"
+    assert b"".join(connection.sent) == answer + HEADER.pack(TEXT, 5) + b"print" + HEADER.pack(TEXT, 4) + b"next"
+
+
+def test_connection_that_is_gone_is_told_at_once() -> None:
+    """Sending is not tried again and again where it is the connection that raises."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs, pytest.raises(OSError):
+        WorkerChannel(theirs).send(TEXT, b"print")
 
 
 # --- tasks that are called back ----------------------------------------------------------------------------------
