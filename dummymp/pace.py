@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import types
 import weakref
 from typing import Any, Callable
 
@@ -39,7 +40,7 @@ def pace_of(func: Callable[..., Any]) -> Pace:
     while isinstance(inner, (functools.partial, functools.partialmethod)):
         inner = inner.func
     code = getattr(inner, "__code__", None)
-    if code is not None:
+    if isinstance(code, types.CodeType):  # There are objects that give something for every name.
         return _by_code.setdefault(code, Pace())
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
     return _by_name.setdefault(name, Pace())

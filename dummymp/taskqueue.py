@@ -38,6 +38,8 @@ __all__ = ["TaskQueue"]
 
 # What a function has in `co_flags` (see `inspect`) that is a generator, a coroutine, or an asynchronous generator.
 UNUSUAL = 0x20 | 0x80 | 0x200
+# The type of code: `types.CodeType`.
+CODE = type((lambda: None).__code__)
 
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
@@ -112,7 +114,7 @@ class TaskQueue:
                 engine = self._engine or self._start_engine()
         # Most calls fit at first sight; the others are looked at more closely.
         code = getattr(func, "__code__", None)
-        if kwargs or code is None or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
+        if kwargs or type(code) is not CODE or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
             _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
@@ -743,6 +745,8 @@ _FITTING = 1000
 
 
 def _check_call(func: Callable[..., Any], code: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if type(code) is not CODE:
+        code = None  # An object that gives something for every name.
     call = (id(code), type(func), len(args), *kwargs)
     if call not in _fitting:
         from .wrongcalls import check_call

@@ -573,3 +573,20 @@ def test_a_signal_handler_that_runs_tasks_may_come_while_we_nap() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         selector.close()
+
+
+class _Row:
+    """Gives text for every name, as rows of tables do."""
+
+    def __getattr__(self, name: str) -> str:
+        if name == "__code__" or not name.startswith("_"):
+            return "text"
+        raise AttributeError(name)
+
+    def __call__(self, number: int) -> int:
+        return number
+
+
+def test_an_object_that_gives_text_for_every_name_can_be_called() -> None:
+    """Its `__code__` was taken for that of a function: an AttributeError came out of run."""
+    assert dummymp.run(_Row(), 7).result() == 7
