@@ -114,7 +114,8 @@ class TaskQueue:
                 engine = self._engine or self._start_engine()
         # Most calls fit at first sight; the others are looked at more closely.
         code = getattr(func, "__code__", None)
-        if kwargs or type(code) is not CODE or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
+        fits = type(code) is CODE and len(args) == code.co_argcount and not code.co_kwonlyargcount
+        if kwargs or not fits or code.co_flags & UNUSUAL:
             _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
