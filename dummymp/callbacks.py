@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .explain import function_name
 from .hints import TYPE_CHECKING
-from .interrupts import own_code
+from .interrupts import came_by_signal, own_code
 from .log import logger
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Callbacks:
         try:
             callback(*counts)
         except Exception as error:
+            if came_by_signal(error):
+                raise
             self._note(name, callback, error)
 
     def _note(self, name: str, callback: Any, error: Exception) -> None:

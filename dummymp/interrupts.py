@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Ctrl-C at the right moment.
+"""Ctrl-C, and other signals, at the right moment.
 
 A KeyboardInterrupt may fall between any two steps of a program. While the queue is driven from the main thread, it is
 held back for the microseconds in which messages are taken in and counted, so that nothing is ever half done, and let
 through everywhere else: while waiting, and in the user's own callbacks. Handlers of the user (notebooks, asyncio) are
-called as they would have been, only that much later.
+called as they would have been, only that much later. The same holds for other signals: the handler of an alarm that
+says that it takes too long, or of SIGTERM, raises as well.
 """
 
 from __future__ import annotations
@@ -26,20 +27,29 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
+__all__ = ["came_by_signal", "came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
 
 _main_thread: int | None = None
 
 
+# The signals that people let raise, or do things, in the middle of a script: it runs out of time, or is told to end.
+_NUMBERS: tuple[int, ...] = tuple(
+    int(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGCHLD")
+    if hasattr(signal, name)
+)
+_CTRL_C = int(signal.SIGINT)
+
+
 class _Deferrable:
-    """A block in which Ctrl-C can be held back: ``with deferrable:``. Blocks nest."""
+    """A block in which signals can be held back: ``with deferrable:``. Blocks nest."""
 
     def __init__(self) -> None:
         self.depth = 0
         self.holding = 0
-        self.ajar = False
-        self._pending: Any = None
-        self._previous: Any = None
+        self.ajar = False  # for Ctrl-C
+        self._pending: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         if threading.get_ident() != _main_thread:
@@ -48,47 +58,57 @@ class _Deferrable:
         self.depth += 1
 
     def install(self) -> None:
-        """Set our handler, unless it is there: a Ctrl-C between two steps of ours may have left it; no harm done."""
-        previous = signal.getsignal(signal.SIGINT)
-        if previous != self._handle:
+        """Set our handler, unless it is there: a signal between two steps of ours may have left it; no harm done."""
+        for number in _NUMBERS:
+            previous = signal.getsignal(number)
             # SIG_IGN, SIG_DFL and handlers made in C are not ours to delay.
-            self._previous = previous if callable(previous) else None
-            if self._previous is not None:
-                signal.signal(signal.SIGINT, self._handle)
+            if callable(previous) and previous != self._handle:
+                self._previous[number] = previous
+                signal.signal(number, self._handle)
 
     def __exit__(self, *exc: object) -> None:
         if threading.get_ident() != _main_thread:
             return
         self.depth -= 1
-        if self.depth == 0 and self._previous is not None:
+        if self.depth == 0 and self._previous:
             self.holding += 1
             try:
-                if signal.getsignal(signal.SIGINT) == self._handle:  # Unless a callback of the user set another.
-                    signal.signal(signal.SIGINT, self._previous)
+                self._put_back()
             finally:
                 self.holding -= 1
             self.let_through()
+
+    def _put_back(self) -> None:
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._handle:  # Unless a callback of the user set another.
+                signal.signal(number, previous)
 
     def start_over(self) -> None:
         """Forget the blocks that this thread is in."""
         self.depth = self.holding = 0
         self.ajar = False
-        self._pending = None
-        if self._previous is not None and signal.getsignal(signal.SIGINT) == self._handle:
-            signal.signal(signal.SIGINT, self._previous)
+        self._pending.clear()
+        self._put_back()
+
+    def _holds(self, number: int) -> bool:
+        return self.holding > (self.ajar and number == _CTRL_C)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.holding > self.ajar:
-            self._pending = frame
+        if self._holds(number):
+            self._pending[number] = frame
         else:
             self.ajar = False  # What the handler raises may come before `let_in` could do that.
-            self._previous(number, frame)
+            self._previous[number](number, frame)
 
     def let_through(self) -> None:
-        """Call the user's own handler for a Ctrl-C that came while it was held back, if one did."""
-        if self._pending is not None and self.holding <= self.ajar:
-            frame, self._pending = self._pending, None
-            self._previous(signal.SIGINT, frame)
+        """Call the user's own handlers for the signals that came while they were held back."""
+        for number in list(self._pending) if self._pending else ():
+            if not self._holds(number) and number in self._pending:
+                frame = self._pending.pop(number)
+                try:
+                    self._previous[number](number, frame)
+                finally:
+                    self.let_through()  # Those that came with it, if this one raises.
 
 
 class _Held:
@@ -134,6 +154,16 @@ def came_to_us(interrupt: KeyboardInterrupt) -> bool:
             return False
         trace = trace.tb_next
     return True
+
+
+def came_by_signal(error: BaseException) -> bool:
+    """Tell whether a signal handler of the user raised this, so it is no fault of what was going on."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is _Deferrable._handle.__code__:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 # The packages in which we wait: our own, and what waits for us.

@@ -12,7 +12,7 @@ import collections
 import threading
 from typing import TYPE_CHECKING, Any, Callable
 
-from .interrupts import held, own_code
+from .interrupts import came_by_signal, held, own_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,12 +93,13 @@ class Outbox:
             self._lock.release()
 
     def _call_next(self) -> None:
-        """Call code of the user; again later, if Ctrl-C came before that was reached."""
+        """Call code of the user; again later, if Ctrl-C or the like came before that was reached."""
         over, own_code.reached = True, False
         try:
             self._afters[0]()
-        except KeyboardInterrupt:
-            over = own_code.reached
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or came_by_signal(error):
+                over = own_code.reached
             raise
         finally:
             if over:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .interrupts import own_code
+from .interrupts import came_by_signal, own_code
 from .log import logger
 from .pickling import loads
 from .transport import EXTRAS, STDERR, STDOUT
@@ -49,9 +49,11 @@ class Screen:
             except UnicodeEncodeError:
                 encoding = getattr(file, "encoding", None) or "ascii"
                 file.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError):
-            pass  # Closed, or a pipe that nobody reads any more: the user's own next print says so.
         except Exception as error:
+            if came_by_signal(error):
+                raise
+            if isinstance(error, (OSError, ValueError)):
+                return  # Closed, or a pipe that nobody reads any more: the user's own next print says so.
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:
                 self._complained = file

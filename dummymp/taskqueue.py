@@ -114,8 +114,9 @@ class TaskQueue:
                 engine = self._engine or self._start_engine()
         # Most calls fit at first sight; the others are looked at more closely.
         code = getattr(func, "__code__", None)
-        fits = type(code) is CODE and len(args) == code.co_argcount and not code.co_kwonlyargcount
-        if kwargs or not fits or code.co_flags & UNUSUAL:
+        if type(code) is not CODE:
+            code = None  # There are objects that give something for every name.
+        if kwargs or code is None or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
             _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
@@ -746,8 +747,6 @@ _FITTING = 1000
 
 
 def _check_call(func: Callable[..., Any], code: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if type(code) is not CODE:
-        code = None  # An object that gives something for every name.
     call = (id(code), type(func), len(args), *kwargs)
     if call not in _fitting:
         from .wrongcalls import check_call

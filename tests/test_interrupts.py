@@ -1,4 +1,4 @@
-"""Ctrl-C: held back while something is half done, let through everywhere else."""
+"""Ctrl-C and other signals: held back while something is half done, let through everywhere else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import TIMEOUT
 
+import dummymp
 from dummymp.interrupts import deferrable, held
 
 
@@ -207,3 +208,104 @@ def test_other_threads_touch_nothing() -> None:
     assert problems == []
     assert [(depth, holding) for depth, holding, _ in done] == [(0, 0), (1, 0)]
     assert done[0][2] is signal.default_int_handler
+
+
+# --- other signals -----------------------------------------------------------------------------------------------
+
+
+class _Late(Exception):
+    """What a handler of SIGALRM raises."""
+
+
+def _late(number: int, frame: Any) -> None:
+    raise _Late
+
+
+@pytest.fixture
+def alarm() -> Iterator[int]:
+    """Give a signal whose handler raises `_Late`."""
+    number = getattr(signal, "SIGALRM", signal.SIGTERM)
+    before = signal.signal(number, _late)
+    yield number
+    assert signal.signal(number, before) is _late
+
+
+def test_other_signals_are_held_back_too(alarm: int) -> None:
+    """The handler of an alarm raises when nothing is half done; while we wait, at once."""
+    done = []
+    with pytest.raises(_Late), deferrable:
+        with held:
+            signal.raise_signal(alarm)
+            done.append("all of it")
+        done.append("too late")
+    with pytest.raises(_Late), deferrable:
+        signal.raise_signal(alarm)
+        done.append("too late")
+    assert done == ["all of it"]
+
+
+def test_two_signals_that_came_while_held_back(alarm: int) -> None:
+    """Both handlers are called, though both raise."""
+    with pytest.raises(_Late) as caught, held:
+        press()
+        signal.raise_signal(alarm)
+    assert isinstance(caught.value.__context__, KeyboardInterrupt)
+
+
+class _Alarming:
+    """A result, or what stands for sys.stdout, in which a signal comes once."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        number, self.number = self.number, 0
+        if number:
+            signal.raise_signal(number)
+        self.text += text
+        return len(text)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        signal.raise_signal(self.number)
+
+
+def make_alarming(number: int) -> Any:
+    """Give a result in whose rebuilding a signal comes."""
+    return _Alarming(number)
+
+
+def say(text: str) -> str:
+    """Print and return."""
+    print(text)
+    return text
+
+
+def test_an_alarm_while_a_result_is_rebuilt(alarm: int) -> None:
+    """It is not the result's fault: the task ends well, and the exception of the handler comes out of the wait."""
+    dummymp.configure(priority="NUCLEAR")
+    task = dummymp.run(make_alarming, alarm)
+    with pytest.raises(_Late):
+        dummymp.process_until_done()
+    dummymp.process_until_done()
+    assert task.state == "done"
+
+
+@pytest.mark.parametrize("where", ["callback", "stdout"])
+def test_an_alarm_in_code_of_the_user_that_we_call(where: str, alarm: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its handler raises is no fault of a callback, which would be logged, and comes out of the wait."""
+    stream = _Alarming(alarm)
+    dummymp.configure(priority="NUCLEAR")
+    if where == "callback":
+        dummymp.configure(on_end=lambda completed, running, total: stream.write(""))
+    else:
+        monkeypatch.setattr("sys.stdout", stream)
+    dummymp.run(say, "hello")
+    with pytest.raises(_Late):
+        dummymp.process_until_done()
+    dummymp.process_until_done()
+    assert dummymp.get_returns() == {0: "hello"}
