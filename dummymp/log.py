@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .bars import make_room
 from .hints import TYPE_CHECKING
 from .interrupts import held
 
@@ -16,7 +17,8 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 
 
 def logger() -> logging.Logger:
-    """Give the logger `dummymp`."""
+    """Give the logger `dummymp`, to say something by it now."""
     with held:  # Ctrl-C in the middle of an import leaves half a module behind.
         import logging
+    make_room()
     return logging.getLogger("dummymp")

@@ -32,6 +32,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
+from .bars import next_redraw, redraw
 from .budget import Budget, kept_free
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import timed_out
@@ -184,6 +185,7 @@ class Manager:
                 self._forget_dropped()
                 if self._outbox.deliver():
                     self._stale = True
+                redraw()
                 with held, self._lock:
                     ended += engine.finished
                     engine.finished.clear()
@@ -273,8 +275,8 @@ class Manager:
                 self._pool.selector.wake()
 
     def _patience(self, until: float | None) -> float | None:
-        """Say how long to sleep: until the caller's own time, the next timeout of a task, or the next reading."""
-        times = [] if until is None else [until]
+        """Say how long to sleep: until the caller's own time, the next timeout of a task, reading or bar."""
+        times = [due for due in (until, next_redraw()) if due is not None]
         for handle in self._pool.handles.values():
             if handle.deadline is not None:
                 times.append(handle.deadline)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from .bars import make_room
 from .interrupts import came_by_signal, own_code
 from .log import logger
 from .pickling import loads
@@ -38,6 +39,7 @@ class Screen:
         file = getattr(sys, name, None)
         if file is None:  # pythonw
             return
+        to_flush = make_room(file)
         if self._open[stream] not in (None, owner):
             text = "\n" + text
         still_open = None if text.endswith("\n") else owner
@@ -49,6 +51,8 @@ class Screen:
             except UnicodeEncodeError:
                 encoding = getattr(file, "encoding", None) or "ascii"
                 file.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            if to_flush:
+                file.flush()
         except Exception as error:
             if came_by_signal(error):
                 raise
@@ -109,5 +113,6 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         filled = prefix.format(pid=record.process, task=task, worker=record.processName)
         record.msg = filled + str(record.msg)
         record.message = record.msg
+    make_room()
     own_code.reached = True
     receiver.handle(record)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Callable
 
+from .bars import Standing, redraw
 from .errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -50,11 +51,10 @@ def show_progress(
             bar.set_postfix_str(f"waiting: {reason}" if reason else "")
         elif not news:
             bar.refresh()  # The clock at least has gone on.
+        redraw()
 
-    try:
+    with Standing(bar):
         yield update
-    finally:
-        bar.close()
 
 
 @contextlib.contextmanager
@@ -65,10 +65,13 @@ def show_items(total: int | None) -> Iterator[Callable[[int], object]]:
         total: How many items there are; None if nobody knows.
     """
     bar: Any = find_tqdm()(total=total, unit="item")
-    try:
-        yield bar.update
-    finally:
-        bar.close()
+
+    def update(count: int) -> None:
+        bar.update(count)
+        redraw()
+
+    with Standing(bar):
+        yield update
 
 
 def find_tqdm() -> Any:
