@@ -34,6 +34,8 @@ __all__ = ["main"]
 FIRST_WINDOW = 0.5
 BETWEEN_PAGES = 1.0
 PRESET_NOTES = {"NUCLEAR": "never looks at others"}
+# What nobody listed used is told from so many CPUs on: the counters tick in hundredths of a second.
+UNLISTED = 0.1
 
 
 def main(arguments: Sequence[str] | None = None, *, wait: Callable[[float], object] | None = None) -> int:
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dummymp",
         description="Show what this machine offers right now: CPUs, memory, who uses them, and how many workers "
-        "each preset would run.",
+        "each priority would run.",
     )
     parser.add_argument("--json", action="store_true", help="write it for programs")
     parser.add_argument("--watch", action="store_true", help="write it anew every second, until Ctrl-C")
@@ -92,15 +94,19 @@ class Survey:
         for reader in self._readers.values():
             reader.baseline(processes=True)
         self._table = self._counters.table() or {}
+        self._totals = self._counters.totals()
         self._at = clock()
 
     def status(self) -> dict[str, Any]:
         """Give everything that the page says, as plain data."""
         ours, left = limit(), memory()
         table, now = self._counters.table() or {}, self._clock()
-        programs = rank(self._table, table, now - self._at)
-        seconds, self._table, self._at = now - self._at, table, now
+        seconds = now - self._at
+        unlisted = self._unlisted(table, seconds)
         presets = [self._judge(preset, ours.count, left.free) for preset in PRESETS.values()]
+        # Names take a while to find, so they come last: what is compared shall be about one time.
+        programs = rank(self._table, table, seconds, niceness=self._niceness)
+        self._table, self._at = table, now
         return {
             "version": __version__,
             "cpus": {"usable": ours.count, "machine": machine(), "limit": ours.source},
@@ -108,8 +114,22 @@ class Survey:
             "login_node": on_login_node(),
             "measured_seconds": round(seconds, 3),
             "programs": [program._asdict() for program in programs],
+            "came_and_went": round(unlisted, 3),
+            "niceness": niceness.own(),
             "presets": presets,
         }
+
+    def _niceness(self, pid: int) -> int:
+        process = self._counters.process(pid)
+        return 0 if process is None else process.nice
+
+    def _unlisted(self, table: dict[int, float], seconds: float) -> float:
+        """Say how many CPUs were busy with what no process shows that is there now: with those that came and went."""
+        before, self._totals = self._totals, self._counters.totals()
+        if before is None or self._totals is None or before[:3] != self._totals[:3] or seconds <= 0:
+            return 0.0
+        shown = sum(max(0.0, spent - self._table.get(pid, 0.0)) for pid, spent in table.items())
+        return max(0.0, self._totals.work - before.work - shown) / seconds
 
     def _judge(self, preset: Preset, usable: int, free_memory: float | None) -> dict[str, Any]:
         free: int | None = usable
@@ -148,6 +168,7 @@ def text(status: dict[str, Any]) -> str:
     """Put a status in words."""
     lines = [f"dummymp {status['version']}: what this machine offers right now", ""]
     lines += _cpu_lines(status)
+    lines += [""]
     lines += _memory_lines(status["memory"])
     lines += _preset_lines(status["presets"])
     if status["login_node"]:
@@ -162,15 +183,39 @@ def text(status: dict[str, Any]) -> str:
 def _cpu_lines(status: dict[str, Any]) -> list[str]:
     cpus = status["cpus"]
     lines = [f"CPUs     You may use {cpus['usable']} of {cpus['machine']}. What sets the limit: {cpus['limit']}."]
-    if not status["programs"]:
-        return [*lines, "         Nobody else uses them now.", ""]
+    unlisted = status["came_and_went"]
+    if not status["programs"] and unlisted < UNLISTED:
+        if any(preset["free_cpus"] not in (None, cpus["usable"]) for preset in status["presets"]):
+            return [*lines, "         Others use them now, but who that is does not show."]
+        return [*lines, "         Nobody else uses them now."]
     lines.append(f"         Who uses them now (CPUs, over {status['measured_seconds']:.1f} seconds):")
     for program in status["programs"]:
         name = _printable(program["name"])
         if program["processes"] > 1:
             name += f" (x{program['processes']})"
-        lines.append(f"           {program['cpus']:6.2f}  {name:<24} {_printable(program['owner'])}")
-    return [*lines, ""]
+        owner = _printable(program["owner"]) + _note_of_nicer(program["nice"], status["niceness"])
+        lines.append(f"           {program['cpus']:6.2f}  {name:<24} {owner}")
+    if unlisted >= UNLISTED:
+        lines.append(f"           {unlisted:6.2f}  programs that came and went meanwhile, or are hidden from you")
+    return lines
+
+
+def _note_of_nicer(nice: int, ours: int) -> str:
+    """Say of a program that is nicer than our workers would be that it does not count, or for whom it does."""
+    looking = {priority: preset for priority, preset in PRESETS.items() if preset.threshold is not None}
+    counts = [
+        _written(priority.name)
+        for priority, preset in looking.items()
+        if nice <= min(niceness.NICEST, ours + preset.nice)
+    ]
+    if len(counts) == len(looking):
+        return ""
+    return f" (nicer: gives way, {'counts only for ' + ', '.join(counts) if counts else 'does not count'})"
+
+
+def _written(priority: str) -> str:
+    """Give the name of a priority as users write it."""
+    return priority.lower()
 
 
 def _memory_lines(memory: dict[str, Any]) -> list[str]:
@@ -189,7 +234,7 @@ def _preset_lines(presets: list[dict[str, Any]]) -> list[str]:
             note = f"very considerate: niceness +{preset['nice']}"
         if preset["waiting_for"]:
             note = preset["waiting_for"]
-        lines.append(f"           {preset['workers']:>4}  {preset['name']:<12}{note}".rstrip())
+        lines.append(f"           {preset['workers']:>4}  {_written(preset['name']):<12}{note}".rstrip())
     return lines
 
 

@@ -29,12 +29,14 @@ class Program(NamedTuple):
         owner: Who runs it; "?" where the system does not tell.
         cpus: How many CPUs all of its processes use.
         processes: How many of its processes are at work.
+        nice: Their niceness.
     """
 
     name: str
     owner: str
     cpus: float
     processes: int
+    nice: int = 0
 
 
 def top_users(
@@ -66,22 +68,24 @@ def rank(
     *,
     count: int = 5,
     describe: Callable[[int], tuple[str, str] | None] | None = None,
+    niceness: Callable[[int], int] | None = None,
 ) -> list[Program]:
-    """Compare two tables of CPU seconds by pid. Processes of one name and owner are one program.
+    """Compare two tables of CPU seconds by pid. Processes of one name, owner and niceness are one program.
 
-    This process itself is left out.
+    This process itself is left out. Without `niceness`, which gives that of a pid, nobody looks at it.
     """
     describe = _name_and_owner if describe is None else describe
-    found: dict[tuple[str, str], Program] = {}
+    found: dict[tuple[str, str, int], Program] = {}
     for pid, spent in after.items():
         cpus = max(0.0, spent - before.get(pid, 0.0)) / seconds if seconds > 0 else 0.0
         # Names cost more than numbers, so they are asked for only where a line may come of it.
         described = describe(pid) if cpus >= WORTH_A_LINE / 4 and pid != os.getpid() else None
         if described is None:
             continue
-        known = found.get(described)
+        key = (*described, niceness(pid) if niceness is not None else 0)
+        known = found.get(key)
         total, processes = (cpus, 1) if known is None else (known.cpus + cpus, known.processes + 1)
-        found[described] = Program(*described, total, processes)
+        found[key] = Program(*described, total, processes, key[2])
     worthy = [program for program in found.values() if program.cpus >= WORTH_A_LINE]
     return sorted(worthy, key=lambda program: (-program.cpus, program.name))[:count]
 

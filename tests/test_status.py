@@ -15,6 +15,7 @@ import pytest
 
 import dummymp
 from dummymp import __main__ as page
+from dummymp.counters import Process, Totals
 from dummymp.presets import Priority
 from dummymp.programs import Program, rank, top_users
 
@@ -29,9 +30,11 @@ STATUS: dict[str, Any] = {
     "login_node": False,
     "measured_seconds": 0.5,
     "programs": [
-        {"name": "ffmpeg", "owner": "anna", "cpus": 3.96, "processes": 2},
-        {"name": "R", "owner": "ben", "cpus": 0.5, "processes": 1},
+        {"name": "ffmpeg", "owner": "anna", "cpus": 3.96, "processes": 2, "nice": 0},
+        {"name": "R", "owner": "ben", "cpus": 0.5, "processes": 1, "nice": 0},
     ],
+    "came_and_went": 0.04,
+    "niceness": 0,
     "presets": [
         {
             "name": "GENEROUS",
@@ -55,9 +58,9 @@ CPUs     You may use 4 of 96. What sets the limit: the variable SLURM_CPUS_PER_T
 Memory   30.0 of 120.0 GB are free (25 %). What sets the limit: the memory of the machine.
 
 Workers  that would run now, by priority:
-              0  GENEROUS    4 of 4 CPUs are used by others
-              4  NORMAL
-              4  NUCLEAR     never looks at others
+              0  generous    4 of 4 CPUs are used by others
+              4  normal
+              4  nuclear     never looks at others
 """
 
 
@@ -79,7 +82,37 @@ class TestWords:
 
     def test_nobody(self) -> None:
         """Where nobody else is at work, it says so."""
-        assert "         Nobody else uses them now.\n" in page.text(changed(programs=[]))
+        assert "         Nobody else uses them now.\n" in page.text(changed(programs=[], presets=STATUS["presets"][1:]))
+
+    def test_nobody_to_be_seen(self) -> None:
+        """Where others hold up a priority, it never says that there are none."""
+        text = page.text(changed(programs=[]))
+        assert "         Others use them now, but who that is does not show.\n" in text
+        assert "Nobody else" not in text
+
+    @pytest.mark.parametrize("programs", [[], STATUS["programs"]], ids=["none", "some"])
+    def test_programs_that_came_and_went(self, programs: list[Any]) -> None:
+        """What programs used that lived too shortly to be listed has a line, too."""
+        text = page.text(changed(programs=programs, came_and_went=0.987))
+        assert "             0.99  programs that came and went meanwhile, or are hidden from you\n" in text
+        assert "Nobody else" not in text
+
+    @pytest.mark.parametrize(
+        ("nice", "ours", "note"),
+        [
+            (0, 0, ""),
+            (-5, 0, ""),
+            (10, 10, ""),
+            (10, 0, " (nicer: gives way, counts only for generous)"),
+            (16, 0, " (nicer: gives way, does not count)"),
+            (20, 19, " (nicer: gives way, does not count)"),
+        ],
+    )
+    def test_nicer_programs(self, nice: int, ours: int, note: str) -> None:
+        """A program that is nicer than our workers is marked: otherwise the numbers below contradict the list."""
+        program = {"name": "R", "owner": "ben", "cpus": 1.99, "processes": 1, "nice": nice}
+        text = page.text(changed(programs=[program], niceness=ours))
+        assert f"             1.99  R                        ben{note}\n" in text
 
     def test_unknown_memory(self) -> None:
         """Where nobody can tell how much memory there is, it says so."""
@@ -89,7 +122,7 @@ class TestWords:
     def test_considerate(self) -> None:
         """A preset that is nicer than the others says so, unless there is something more important to say."""
         presets = [{**STATUS["presets"][0], "workers": 4, "waiting_for": None}]
-        assert "4  GENEROUS    very considerate: niceness +15\n" in page.text(changed(presets=presets))
+        assert "4  generous    very considerate: niceness +15\n" in page.text(changed(presets=presets))
 
     def test_login_node(self) -> None:
         """On what looks like a cluster's login node there is a hint."""
@@ -98,7 +131,7 @@ class TestWords:
 
     def test_names_that_steer_the_terminal(self) -> None:
         """A program's name cannot clear the screen."""
-        program = {"name": "\x1b[2Jevil\n", "owner": "o\rx", "cpus": 1.0, "processes": 1}
+        program = {"name": "\x1b[2Jevil\n", "owner": "o\rx", "cpus": 1.0, "processes": 1, "nice": 0}
         text = page.text(changed(programs=[program]))
         assert "?[2Jevil?" in text
         assert "o?x" in text
@@ -119,6 +152,42 @@ class TestWords:
         """Without any output, as in a program without a console, nothing happens."""
         monkeypatch.setattr(sys, "stdout", None)
         page._write("text", clear=True)
+
+
+class Planted:
+    """Counters of a machine with two CPUs: one process works a little, and what is gone has worked a lot."""
+
+    shows_all_of_ours = True
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def totals(self) -> Totals:
+        return Totals(2, 2, None, 1.5 * self.now, 0.5 * self.now)
+
+    def table(self) -> dict[int, float]:
+        return {os.getpid(): 0.1 * self.now, 1: 0.2 * self.now}
+
+    def process(self, pid: int) -> Process | None:
+        return Process(0, 0.0, 0, None, self.table().get(pid, 0.0), 0.0)
+
+    def cgroup(self, pid: int) -> str:
+        return ""
+
+    def command(self, pid: int) -> str:
+        return ""
+
+
+def test_measured_of_those_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came and went is the time that the CPUs worked, less that of all who are there, ourselves included."""
+    planted = Planted()
+    monkeypatch.setattr(page, "system_counters", lambda: planted)
+    survey = page.Survey(lambda: planted.now)
+    planted.now = 2.0
+    status = survey.status()
+    assert status["came_and_went"] == approx(1.2)
+    planted.now = 3.0
+    assert survey.status()["came_and_went"] == approx(1.2)
 
 
 class Interrupted:
@@ -142,7 +211,7 @@ class TestCommand:
         assert waits == [0.5]
         assert text.startswith(f"dummymp {dummymp.__version__}: what this machine offers right now\n")
         for priority in Priority:
-            assert f"  {priority.name}" in text
+            assert f"  {priority.name.lower()}" in text
 
     def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         """With --json the same comes for programs, on one line."""
@@ -211,7 +280,7 @@ class TestCommand:
             stdout, stderr = process.communicate(timeout=TIMEOUT)
             assert (process.returncode, stderr) == (0, ""), encoding
             assert "CPUs     You may use " in stdout
-            assert "NUCLEAR     never looks at others" in stdout
+            assert "nuclear     never looks at others" in stdout
 
     def test_closed_pipe(self) -> None:
         """When nobody reads any more (``| head``), it ends without a word."""
@@ -268,6 +337,15 @@ class TestPrograms:
     def test_newcomer(self) -> None:
         """Who came in between counts with all that it did."""
         assert self.ranked({}, {13: 1.0}) == [Program("R", "ben", 0.5, 1)]
+
+    def test_niceness(self) -> None:
+        """Processes of different niceness are different programs: some of them may count, the others not."""
+        before, after = {10: 5.0, 11: 5.0}, {10: 7.0, 11: 6.0}
+        nice = {10: 10, 11: 0}
+        assert rank(before, after, 2.0, describe=NAMES.get, niceness=nice.__getitem__) == [
+            Program("ffmpeg", "anna", 1.0, 1, 10),
+            Program("ffmpeg", "anna", 0.5, 1, 0),
+        ]
 
     def test_top_users(self) -> None:
         """It looks twice, and waits in between."""
