@@ -42,11 +42,11 @@ def _hinting(method: F) -> F:
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for keyword in kwargs:
+        for keyword, value in kwargs.items():
             if keyword not in known:
-                from .wrongcalls import did_you_mean
+                from .wrongcalls import no_such_argument
 
-                raise TypeError(f"dummymp.{name}() has no argument {keyword!r}. {did_you_mean(keyword, known)}")
+                raise TypeError(no_such_argument(name, keyword, value, known, args))
         return method(*args, **kwargs)
 
     call.__module__ = str(__package__)

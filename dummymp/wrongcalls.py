@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Callable
 
-__all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean"]
+__all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean", "no_such_argument"]
 
 # Bits of `co_flags`: the documentation of `inspect` has them.
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
@@ -96,6 +96,40 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     names = sorted(names)
     near = difflib.get_close_matches(name, names, 1)
     return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}"
+
+
+def no_such_argument(by: str, keyword: str, value: Any, known: Iterable[str], args: tuple[Any, ...]) -> str:
+    """Say that a function of ours has no such argument, and which was meant.
+
+    Args:
+        by: Its name.
+        keyword: The argument that it has not; its value, and those that it has, follow.
+        value: See keyword.
+        known: See keyword.
+        args: Its other arguments. In those of `map` there is a function of the user, which may be who is to get it.
+    """
+    hint = did_you_mean(keyword, known)
+    if by == "map" and args and callable(args[0]):
+        takes = _takes(args[0], keyword)
+        name = function_name(args[0])
+        partial = (
+            f"To give every call of {name} the same {keyword}, write "
+            f"dummymp.map(functools.partial({name}, {call_text((), {keyword: value})}), ...)"
+        )
+        if takes:
+            hint = partial
+        elif takes is None and not hint.startswith("Did you mean"):
+            hint = f"{hint}. {partial}"
+    return f"dummymp.{by}() has no argument {keyword!r}. {hint}"
+
+
+def _takes(func: Any, keyword: str) -> bool | None:
+    """Tell whether a function has such a parameter; None if it may have any, or one cannot tell."""
+    call = _see_through(func, 0, ())
+    if call is None or call.func.__code__.co_flags & _VARKEYWORDS:
+        return None
+    code = call.func.__code__
+    return keyword in code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
 
 
 class _Call:

@@ -21,6 +21,16 @@ def square(number: int) -> int:
     return number * number
 
 
+def power(x: int, y: int) -> int:
+    """Take two arguments."""
+    return int(x**y)
+
+
+def anything(number: int, **more: int) -> int:
+    """Take what comes."""
+    return number + sum(more.values())
+
+
 def fit(data: Any, table: Any, *, depth: int = 3) -> Any:
     """Take arguments of several kinds."""
     return data, table, depth
@@ -248,6 +258,14 @@ def test_a_callback_that_does_not_fit(name: str) -> None:
          "dummymp.map() has no argument 'ordred'. Did you mean ordered?"),
         (lambda: dummymp.map(square, [1], chunks=5),  # type: ignore[call-arg]
          "dummymp.map() has no argument 'chunks'. There are: ahead, on_error, ordered, pass_as, progress, timeout"),
+        (lambda: dummymp.map(power, [1], y=2),  # type: ignore[call-arg]
+         "dummymp.map() has no argument 'y'. To give every call of power the same y, write "
+         "dummymp.map(functools.partial(power, y=2), ...)"),
+        (lambda: dummymp.map(anything, [1], y=2),  # type: ignore[call-arg]
+         "dummymp.map() has no argument 'y'. There are: ahead, on_error, ordered, pass_as, progress, timeout. "
+         "To give every call of anything the same y, write dummymp.map(functools.partial(anything, y=2), ...)"),
+        (lambda: dummymp.map(anything, [1], ordred=False),  # type: ignore[call-arg]
+         "dummymp.map() has no argument 'ordred'. Did you mean ordered?"),
         (lambda: dummymp.process_until_done(progres=True),  # type: ignore[call-arg]
          "dummymp.process_until_done() has no argument 'progres'. Did you mean progress?"),
     ],
