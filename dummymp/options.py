@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 
@@ -11,11 +12,13 @@ from .presets import find_preset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Callable
+    from typing import Any, Callable, TypeVar
 
     from .presets import Preset
 
-__all__ = ["Options"]
+    R = TypeVar("R")
+
+__all__ = ["Options", "lists_settings"]
 
 ENGINES = ("processes", "inline")
 START_METHODS = ("forkserver", "spawn")
@@ -29,7 +32,8 @@ class Options:
 
     Attributes:
         max_processes: Never run more tasks at once than this. Default None: no cap of ours, so the CPU count.
-        priority: How considerate to be: a `Priority`, its name or number, or a `Preset`. Default NORMAL.
+        priority: How considerate to be: "generous", "normal", "aggressive", "extreme" or "nuclear" (in any case), a
+            `Priority` or its number, or a `Preset`. Default NORMAL.
         on_start: Called as ``on_start(completed, running, total)`` when a task starts. Default None.
         on_end: Called as ``on_end(completed, running, total)`` when a task has ended. Default None.
         on_error: "continue" (default), "stop": end the rest and raise the first error at once, or "raise": run all,
@@ -41,7 +45,7 @@ class Options:
         seed: With a number, `random` and `numpy.random` give each task the same sequence in every run. Default None.
         threads_per_task: Threads that BLAS, OpenMP and numexpr may start in each task. Default 1; None: as they like.
         log_prefix: Stands before forwarded log records; {pid}, {task} and {worker} are filled in.
-            Default "[PID {pid}] ".
+            Default "[PID {pid}] "; "" for nothing.
         min_free_memory: Start no further worker while less than this share of the memory (0 up to 1) is free.
             Default None: what the priority says.
         start_method: "forkserver", "spawn", or None (default): forkserver where the platform has it.
@@ -104,6 +108,41 @@ class Options:
     def method(self) -> str:
         """Give the start method that holds: the option, the environment variable, or the platform's best."""
         return self.start_method or _default_method()
+
+
+def lists_settings(configure: Callable[..., R]) -> Callable[..., R]:
+    """Let `configure` list every setting in its help, as `Options` has them, and refuse those without a name."""
+
+    @functools.wraps(configure)  # help() shows what it was: its parameters are its own.
+    def call(self: Any, *misplaced: Any, **options: Any) -> R:
+        if misplaced:
+            raise TypeError(
+                f"configure() needs the name of each setting, got {misplaced[0]!r:.60}. "
+                f"Write configure(priority='generous'), not configure('generous')"
+            )
+        return configure(self, **options)
+
+    lines = []
+    for line in (configure.__doc__ or "").splitlines():  # None with python -OO.
+        if line.strip() == _SETTINGS:
+            indent = line[: -len(line.lstrip())]
+            lines += [f"{indent}{setting}".rstrip() for setting in _settings()]
+        else:
+            lines.append(line)
+    call.__doc__ = "\n".join(lines)
+    return call
+
+
+# Stands in the docstring of `configure` for the list of settings.
+_SETTINGS = "..."
+
+
+def _settings() -> list[str]:
+    """Give the lines of the docstring of `Options` that tell of the settings, from the first column on."""
+    _, _, text = (Options.__doc__ or "").partition("Attributes:\n")
+    lines = text.rstrip().splitlines()
+    indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0  # From Python 3.13 on it is less.
+    return [line[indent:] for line in lines]
 
 
 def _default_method() -> str:

@@ -18,7 +18,7 @@ from .explain import function_name
 from .hints import TYPE_CHECKING
 from .interrupts import came_to_us, deferrable, held, own_code
 from .log import logger
-from .options import Options
+from .options import Options, lists_settings
 from .task import Task
 
 if TYPE_CHECKING:
@@ -513,7 +513,8 @@ class TaskQueue:
 
     # --- settings ---
 
-    def configure(self, *misplaced: Any, **options: Any) -> Configured:
+    @lists_settings
+    def configure(self, **options: Any) -> Configured:
         """Change settings, for good, or for a ``with`` block.
 
         ::
@@ -523,17 +524,15 @@ class TaskQueue:
                 dummymp.run(fetch, url)
 
         `timeout`, `retries`, `copy_args` and `seed` are remembered by each task when it is queued; the others hold from
-        now on for all. The settings, their defaults and rules: `Options`.
+        now on for all.
+
+        Args:
+            ...
 
         Raises:
             TypeError: There is no such setting, or its value is of a wrong type.
             ValueError: A value is impossible. Nothing was changed then.
         """
-        if misplaced:
-            raise TypeError(
-                f"configure() needs the name of each setting, got {misplaced[0]!r:.60}. "
-                f"Write configure(priority='generous'), not configure('generous')"
-            )
         with self._lock:
             old = self._options.change(options)
             if "engine" in old and old["engine"] != self._options.engine:

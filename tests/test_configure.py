@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import pydoc
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -210,7 +213,7 @@ def test_a_queue_refuses_unknown_names_too() -> None:
 def test_settings_have_names() -> None:
     """Settings are given by name only."""
     with pytest.raises(TypeError, match="needs the name of each setting"):
-        dummymp.configure(4)  # type: ignore[call-arg]
+        dummymp.configure(4)
 
 
 def test_all_or_nothing() -> None:
@@ -387,3 +390,36 @@ def test_callbacks_may_change_under_tasks() -> None:
     dummymp.configure(on_end=lambda *counts: called.set())
     dummymp.process_until_done()
     assert called.is_set()
+
+
+# --- the help --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(Options.names()))
+def test_the_help_has_every_setting(name: str) -> None:
+    """``help(dummymp.configure)`` tells the meaning of each setting, and the default that it has."""
+    text = pydoc.plain(pydoc.render_doc(dummymp.configure))
+    (entry,) = re.findall(rf"^ +{name}: ((?:.|\n)*?)(?=^ +\w+: |^ *$)", text, re.MULTILINE)
+    told = re.sub(r"\s+", " ", entry)
+    value = _RULES[name][0]
+    default = value if name == "priority" else f'"{value}"' if isinstance(value, str) else str(value)
+    assert f"Default {default}" in told or f"{default} (default)" in told, told
+
+
+def test_the_help_shows_how_to_write_it() -> None:
+    """The list stands under its heading, and nothing shows of how a setting without a name is refused."""
+    text = pydoc.plain(pydoc.render_doc(dummymp.configure))
+    assert "configure(**options" in text
+    assert "misplaced" not in text
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[lines.index("Args:") + 1].startswith("max_processes: ")
+    assert "..." not in lines
+
+
+def test_the_help_without_docstrings() -> None:
+    """Python that leaves out docstrings (-OO) has no help, and all the rest."""
+    code = "import dummymp; dummymp.configure(timeout=1); print(dummymp.configure.__doc__)"
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=True
+    )
+    assert done.stdout.strip() in ("", "None")
