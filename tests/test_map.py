@@ -870,6 +870,20 @@ def test_a_function_with_a_memory() -> None:
     assert set(dummymp.map(count, range(MANY))) == {1}
 
 
+def test_one_ahead_gives_each_answer_before_it_reads_on() -> None:
+    """The loop reads the items itself: with ``ahead=1`` no answer waits for the next item."""
+    told: list[str] = []
+
+    def slow_source() -> Iterator[int]:
+        for n in range(4):
+            told.append(f"item {n}")
+            yield n
+
+    for answer in dummymp.map(abs, slow_source(), ahead=1):
+        told.append(f"answer {answer}")
+    assert told == [f"{what} {n}" for n in range(4) for what in ("item", "answer")]
+
+
 # --- progress ------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from code import InteractiveConsole
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,30 @@ def test_block_is_short(code: str) -> None:
     """A block has at most eight lines, none of them too wide for a window."""
     assert len(code.splitlines()) <= 8
     assert max(map(len, code.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_block_can_be_pasted(code: str) -> None:
+    """At the prompt of a Python before 3.13, an empty line ends what is indented; without it the next is an error."""
+    console = Prompt()
+    for line in [*code.splitlines(), ""]:
+        console.push(line)
+    assert console.errors == []
+    assert not console.buffer
+
+
+class Prompt(InteractiveConsole):
+    """A prompt that reads, and runs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def runcode(self, code: object) -> None:
+        pass
+
+    def showsyntaxerror(self, *args: object, **options: object) -> None:
+        self.errors.append("\n".join(self.buffer))
 
 
 def test_code_comes_first() -> None:
