@@ -77,6 +77,15 @@ def imported_modules(tree: ast.AST) -> set[str]:
 # ------ What the script itself does: find the input, show progress, sum up.
 
 
+def how_many(arguments: list[str]) -> int | None:
+    """Read what stands behind `python example.py`: nothing, for all modules, or a number."""
+    if not arguments:
+        return None
+    if len(arguments) == 1 and arguments[0].isdecimal() and int(arguments[0]) > 0:
+        return int(arguments[0])
+    sys.exit(f"{' '.join(arguments)!r} is no number of modules. Write: python example.py, or: python example.py 20")
+
+
 def find_modules(at_most: int | None) -> list[Path]:
     """List the modules of the standard library without its tests: all, or so many of the largest."""
     everything = sorted(LIBRARY.rglob("*.py"))
@@ -94,11 +103,15 @@ def write_broken_module(folder: str) -> Path:
 
 
 most_at_once = 0
+held_back: collections.Counter[str] = collections.Counter()  # how many tasks started while others waited, and why those
 
 
 def note_start(completed: int, running: int, total: int) -> None:
     global most_at_once
     most_at_once = max(most_at_once, running)
+    reason = dummymp.get_stats()["waiting_for"]
+    if reason and not reason.startswith("measuring"):  # that takes a moment only
+        held_back[reason] += 1
 
 
 def show_progress(completed: int, running: int, total: int) -> None:
@@ -124,14 +137,25 @@ def report(studies: list[dict[str, object]]) -> None:
         print(f"{number:7}  {name:<12} {'=' * (40 * number // imports.most_common(1)[0][1])}")
 
 
+def explain_speed(tasks: int) -> None:
+    """Say what kept it from using all CPUs, if something did for a tenth of the time or more."""
+    reason, count = max(held_back.items(), key=lambda item: item[1], default=("", 0))
+    if dummymp.total_cpus() == 1:
+        print("  (only one CPU is yours here, so there is nothing to be gained)")
+    elif count * 10 >= tasks:
+        print(f"  (for {100 * count // tasks} % of the modules it had to be content with fewer CPUs: {reason};")
+        print("  to see by whom: python -m dummymp)")
+
+
 # ------ From here on it runs.
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format=(LINE if ON_A_TERMINAL else "") + "%(message)s")
 # dummymp shows the traceback of a task when it fails. Here one fails on purpose, and the report below names it.
 logging.getLogger("dummymp").setLevel(logging.CRITICAL)
-modules = find_modules(int(sys.argv[1]) if len(sys.argv) > 1 else None)
+modules = find_modules(how_many(sys.argv[1:]))
 lines = sum(path.read_bytes().count(b"\n") for path in modules)
-print(f"{len(modules)} modules with {lines:,} lines, and one that is broken on purpose.", flush=True)
+print(f"{len(modules)} modules with {lines:,} lines, and one that is broken on purpose.")
+print("A line with [PID 1234] is what a worker logs; the number is that of its process.", flush=True)
 
 with tempfile.TemporaryDirectory() as folder:
     modules.insert(len(modules) // 2, write_broken_module(folder))
@@ -167,4 +191,5 @@ with tempfile.TemporaryDirectory() as folder:
 print(f"  one after another  {one_by_one:6.2f} s")
 print(f"  with dummymp       {together:6.2f} s, at most {most_at_once} at once")
 print(f"  {one_by_one / together:.1f} times the speed")
+explain_speed(len(modules))
 print(f"  the same answers: {'yes' if alone == studies else 'NO'}")

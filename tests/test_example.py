@@ -11,7 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import TIMEOUT
+from conftest import TIMEOUT, Script
+
+import dummymp
 
 EXAMPLE = Path(__file__).parent.parent / "example.py"
 COMMAND = [sys.executable, str(EXAMPLE)]
@@ -31,6 +33,7 @@ def test_example_in_a_pipe(tmp_path: Path) -> None:
     assert done.returncode == 0, text + done.stderr
     assert done.stderr == ""
     assert re.match(r"15 modules with [\d,]+ lines, and one that is broken on purpose\.\n", text)
+    assert re.search(r"^A line with \[PID 1234\] is what a worker logs", text, re.MULTILINE)
     assert re.findall(r"^(\d+) of 16 modules done$", text, re.MULTILINE)[-1] == "16"
     assert re.search(r"^\[PID \d+\] .* is \d+ lines long$", text, re.MULTILINE)
     assert re.search(r"^ +\d+  \w+\(\)  [\w./-]+\.py:\d+$", text, re.MULTILINE)
@@ -59,6 +62,35 @@ def test_example_on_a_terminal(tmp_path: Path) -> None:
     assert re.search(r"\r\[#{40}\] 4 of 4 +\r +\r", text)
     assert "modules done" not in text
     assert text.endswith("the same answers: yes\r\n")
+
+
+@pytest.mark.skipif(dummymp.total_cpus() < 2, reason="there is only one CPU")
+def test_example_beside_others(script: Script) -> None:
+    """Where others use the CPUs, it says that this is why it gains little."""
+    done = script(
+        f"""
+        import runpy, sys
+        from dummymp.cpus import CpuReader, Reading
+
+        CpuReader.read = lambda self, **rules: Reading(1, 1.0, 0.0, 0.5, 1.0, 1)
+        sys.argv = ["example.py", "2"]
+        runpy.run_path({str(EXAMPLE)!r}, run_name="__main__")
+        """
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r" % of the modules .* fewer CPUs: \d+ of \d+ CPUs? (is|are) used by others;\n", done.stdout)
+    assert "python -m dummymp)\n" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["0"], ["3", "4"]])
+def test_example_with_nonsense(words: list[str]) -> None:
+    """What is no number of modules is refused in one line that says what to write."""
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert repr(" ".join(words)) in done.stderr
+    assert "python example.py 20" in done.stderr
 
 
 def read_until_closed(descriptor: int) -> str:
