@@ -56,6 +56,8 @@ class Standing:
 
     def step_aside(self, file: Any) -> bool:
         """Make room for a text; tell whether it must be flushed. As `make_room`."""
+        if self._on_a_terminal and not self._is_drawn:
+            return False
         if file is not None and not _lead_to_one_place(file, self._bar.fp):
             return False
         if self._is_drawn:
@@ -68,7 +70,7 @@ class Standing:
                     self._bar.fp.write("\n")
                 self._bar.fp.flush()
             self._is_drawn = False
-        return True
+        return not self._on_a_terminal  # Where lines are written as they come.
 
     def due(self) -> float | None:
         """Say when to draw the bar again, by `time.monotonic`; None if it is there, or tqdm's own time will do."""
