@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from .limits import on_login_node
 from .log import INFO, WARNING
+from .presets import PRESETS
 
 if TYPE_CHECKING:
     from .engine import ProcessEngine
@@ -71,7 +72,10 @@ class Reasons:
         if running or reason is None:
             self._idle_since = None
         elif not self._warned:
-            self._note_nothing_runs(reason, engine.options().priority.name)
+            preset = engine.options().priority
+            # As users write it; a preset of their own has the name that they gave it.
+            name = preset.name.lower() if preset in PRESETS.values() else preset.name
+            self._note_nothing_runs(reason, name)
 
     def _note_nothing_runs(self, reason: str, priority: str) -> None:
         now = self._clock()

@@ -88,7 +88,7 @@ def test_nothing_runs() -> None:
     ((level, text),) = book.note(3, FULL, running=0, later=0.2)
     assert level == logging.WARNING
     assert text == (
-        "nothing runs yet, after 10 s: 2 of 2 CPUs are used by others. The priority GENEROUS waits until that changes, "
+        "nothing runs yet, after 10 s: 2 of 2 CPUs are used by others. The priority generous waits until that changes, "
         "and goes on by itself then. Who is at work now: python -m dummymp. To run one task all the same: "
         "dummymp.configure(priority='normal')"
     )
