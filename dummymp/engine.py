@@ -67,6 +67,8 @@ class ProcessEngine:
         self.running = 0
         self.unfinished = 0
         self.driven = 0
+        # When somebody went a round who only asked what had ended, by `time.monotonic`.
+        self.asked_at = 0.0
         # Nobody will drive for a while: each worker is given one task more than it needs otherwise.
         self.leaving = False
         # A task has failed, and with on_error="stop" nothing more may start before the queue hears of it.
@@ -90,6 +92,10 @@ class ProcessEngine:
         It also ends when `timeout` seconds passed (None: no limit), and when no task is left.
         """
         return self._manager.step(self, timeout, over)
+
+    def go_a_round(self) -> None:
+        """Go one round without waiting, unless there was one just now, or another thread drives."""
+        self._manager.go_a_round(self)
 
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""

@@ -54,6 +54,7 @@ class InlineEngine:
         self.running = 0
         self.driven = 0
         self._lock = threading.RLock()
+        self._at_it = 0  # so many calls of `step`, one in another
 
     @property
     def unfinished(self) -> int:
@@ -80,15 +81,27 @@ class InlineEngine:
                     raise RuntimeError("process_until_done() cannot wait for the task that called it")
                 return []
             task = self.waiting.popleft()
+            self._at_it += 1
             try:
                 _call(self._run(task))
             except BaseException:
                 # Ctrl-C, in the task or in a callback: a task that has no end goes on waiting.
-                if not task.done():
+                if not task._has_ended():
                     self._requeued(task)
                     self.waiting.appendleft(task)
                 raise
-            return [task] if task.done() else []
+            finally:
+                self._at_it -= 1
+            return [task] if task._has_ended() else []
+
+    def go_a_round(self) -> None:
+        """Run one task to its end, unless one runs, or is told of, here or in another thread."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._at_it:
+                    self.step(0)
+            finally:
+                self._lock.release()
 
     def _run(self, task: Task[Any]) -> _After | None:
         self.running += 1

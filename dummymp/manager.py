@@ -81,6 +81,9 @@ CALL_BACK_AFTER = 0.01
 # What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds,
 # and tasks that take less in all are not divided among workers.
 WORTH_SHARING = 0.001
+# Who asks whether tasks have ended, and goes a round each time, goes one in so many seconds. Longer: what has ended is
+# seen later; shorter: to ask each of ten thousand tasks takes longer.
+ROUND_SECONDS = 0.001
 # A worker answers a call back at once, unless C code keeps its other thread from running.
 CALL_BACK_LIMIT = 0.05
 
@@ -203,6 +206,15 @@ class Manager:
                     engine.driven -= 1
                     self._drivers -= 1
                     self._leave_to_others()
+
+    def go_a_round(self, engine: ProcessEngine) -> None:
+        """Go a round for who only asks. While the queue is driven that is done already, except in a callback."""
+        if time.monotonic() - engine.asked_at < ROUND_SECONDS or (engine.driven and not self._outbox.is_calling()):
+            return
+        try:
+            self.step(engine, 0, None)
+        finally:
+            engine.asked_at = time.monotonic()
 
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""

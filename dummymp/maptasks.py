@@ -125,6 +125,9 @@ class _Nobody:
     def _drive_task(self, task: Task[Any], timeout: float | None) -> None:
         raise NotImplementedError
 
+    def _go_a_round(self) -> None:
+        raise NotImplementedError
+
     def kill(self, task: Task[Any]) -> bool:
         raise NotImplementedError
 

@@ -54,6 +54,10 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
+    def is_calling(self) -> bool:
+        """Tell whether this thread is in code of the user that is called from here."""
+        return self._delivering and self._lock._is_owned()  # type: ignore[attr-defined]
+
     def post(self, what: Callable[..., After | Iterator[After | None] | None], *args: Any) -> None:
         """Add an entry."""
         self._entries.append((what, args))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
         def _drive_task(self, task: Task[Any], timeout: float | None) -> None: ...
 
+        def _go_a_round(self) -> None: ...
+
         def kill(self, task: Task[Any]) -> bool: ...
 
 __all__ = ["Task"]
@@ -88,7 +90,21 @@ class Task(Generic[T]):
         return number
 
     def done(self) -> bool:
-        """Tell whether it has ended, well or not. Looks only; see `result` for waiting."""
+        """Tell whether it has ended, well or not. Does not wait; see `result` for that.
+
+        While it has not ended, the queue goes one round, as with ``dummymp.step()``: so a loop that asks again and
+        again gets the work done. What that would raise because of `on_error` is left to the next call that does.
+
+        Raises:
+            WorkersCannotStart: No worker comes up; the tasks are still queued.
+        """
+        if self._has_ended():
+            return True
+        self._queue._go_a_round()
+        return self._has_ended()
+
+    def _has_ended(self) -> bool:
+        """Tell whether it is known to have ended. Looks only; loops that wait call `done`."""
         return self.state in ("done", "failed")
 
     def result(self, timeout: float | None = None) -> T:

@@ -287,6 +287,15 @@ class TaskQueue:
         self._raise_all(sum(self._end_batch()))
         return True
 
+    def _go_a_round(self) -> None:
+        """Go one round for who only asks: without waiting, and what `on_error` raises is left to who drives."""
+        engine = self._engine
+        if engine is not None:
+            with deferrable:
+                self._hand_over()
+                engine.go_a_round()
+                self._end_rest()
+
     def process_process(self) -> bool:
         """Go one round without waiting; the name of `step` in DummyMP 0.5."""
         return self.step()
@@ -336,7 +345,7 @@ class TaskQueue:
         return True
 
     def _drive_task(self, task: Task[Any], timeout: float | None) -> None:
-        if not task.done() and not self._drive(task.done, _until(timeout)):
+        if not task._has_ended() and not self._drive(task._has_ended, _until(timeout)):
             raise TimeoutError(f"task {task.index}, {task.name}(...), has not ended after {timeout:g} s; it goes on")
 
     def _show(self, progress: bool) -> Any:
@@ -376,7 +385,7 @@ class TaskQueue:
     # --- fates: called by the engine, in the order things happened ---
 
     def _began(self, task: Task[Any]) -> After | None:
-        if task.done():  # Another thread called reset() just now.
+        if task._has_ended():  # Another thread called reset() just now.
             return None
         first = task.started_at is None
         self._begun += first
@@ -386,7 +395,7 @@ class TaskQueue:
         return self._callback("on_start", self._options.on_start) if first else None
 
     def _requeued(self, task: Task[Any]) -> None:
-        if task.done():  # Another thread called reset() just now.
+        if task._has_ended():  # Another thread called reset() just now.
             return
         task.state = "queued"
         self._count_running(task, False)
@@ -441,7 +450,7 @@ class TaskQueue:
 
     def _close(self, task: Task[Any]) -> bool:
         """Take note that a task has ended; False if another thread called reset() just now."""
-        if task.done():
+        if task._has_ended():
             return False
         task.ended_at = time.time()
         if callable(task._pid):
@@ -466,10 +475,16 @@ class TaskQueue:
         task = self._stop
         if task is not None:
             with deferrable:
-                self._hand_over()
-                self._engine.kill_all(True, f'task {task.index} failed (on_error="stop")')
+                self._end_rest()
             self._stop = None
             task.outcome()
+
+    def _end_rest(self) -> None:
+        """End all others if a task has failed and on_error="stop"."""
+        task = self._stop
+        if task is not None and self._outstanding():
+            self._hand_over()
+            self._engine.kill_all(True, f'task {task.index} failed (on_error="stop")')
 
     def _raise_all(self, ended: int) -> None:
         with self._lock:
@@ -486,7 +501,10 @@ class TaskQueue:
     # --- results ---
 
     def get_returns(self) -> dict[int, Any]:
-        """Give what the calls returned that went well: ``{call number: result}``, in call order. A copy."""
+        """Give what the calls returned that went well: ``{call number: result}``, in call order. A copy.
+
+        Looks only: a loop that waits for results calls `step`.
+        """
         return {task.index: task._value for task in list(self._tasks) if task.state == "done"}
 
     def get_errors(self) -> dict[int, BaseException]:
@@ -559,7 +577,7 @@ class TaskQueue:
             True if that ended it (it is in `get_errors` as `TaskKilled`), False if it had ended before.
         """
         found = self._find(task)
-        if found.done() or self._engine is None:
+        if found._has_ended() or self._engine is None:
             return False
         with deferrable:
             self._hand_over()
@@ -602,7 +620,7 @@ class TaskQueue:
     def _let_go(self, why: str) -> None:
         """End the tasks that have not ended, so that nobody waits for them; tell nobody."""
         for task in self._tasks:
-            if not task.done():
+            if not task._has_ended():
                 task.frozen = task.live = None
                 task._error = TaskKilled(f"task {task.index}, {task.name}(...), was forgotten, because {why}")
                 task.state = "failed"
@@ -633,7 +651,7 @@ class TaskQueue:
         return the_manager().worker_pids()
 
     def get_stats(self) -> dict[str, Any]:
-        """Tell how things stand.
+        """Tell how things stand. Looks only: a loop that waits until nothing is queued or running calls `step`.
 
         Returns:
             queued, running, done, failed: numbers of tasks; workers: number of processes; allowed: how many tasks may

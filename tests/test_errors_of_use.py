@@ -569,7 +569,7 @@ def test_on_error_stop_after_process_queue() -> None:
     failing, waiting = dummymp.run(operator.truediv, 1, 0), dummymp.run(square, 3)
     dummymp.step()
     until = time.monotonic() + TIMEOUT
-    while not failing.done():
+    while failing.state != "failed":
         assert time.monotonic() < until
         dummymp.process_queue()
     with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,139 @@
+"""What people write on their first day, coming from other tools, and what they are told."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+from typing import Any
+
+import pytest
+from conftest import TIMEOUT, Script
+
+import dummymp
+
+
+@pytest.fixture(autouse=True)
+def _all_at_once() -> None:
+    dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+
+# --- asking whether tasks have ended, in a loop ------------------------------------------------------------------
+
+
+def wait_until_done(*tasks: dummymp.Task[Any]) -> None:
+    """Wait as one does with `concurrent.futures`: nothing else drives."""
+    until = time.monotonic() + TIMEOUT
+    while not all(task.done() for task in tasks):
+        assert time.monotonic() < until
+
+
+def test_a_loop_over_done_gets_the_work_done(script: Script) -> None:
+    """It hung for ever, without a word, for nothing was ever started."""
+    done = script(
+        """
+        import dummymp, time
+        def slow(n):
+            return n * n
+        tasks = [dummymp.run(slow, n) for n in range(3)]
+        while not all(task.done() for task in tasks):
+            time.sleep(0.01)
+        print(dummymp.get_returns())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("{0: 0, 1: 1, 2: 4}\n", "")
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_done_raises_nothing_that_driving_raises(engine: str) -> None:
+    """With on_error="stop" it ends the rest; the exception is raised by the next call that drives."""
+    dummymp.configure(on_error="stop", max_processes=1, engine=engine)
+    tasks = [dummymp.run(operator.truediv, 1, 0), dummymp.run(abs, -1), dummymp.run(abs, -2)]
+    wait_until_done(*tasks)
+    errors = [ZeroDivisionError, dummymp.TaskKilled, dummymp.TaskKilled]
+    assert [type(error) for error in dummymp.get_errors().values()] == errors
+    with pytest.raises(ZeroDivisionError):
+        dummymp.step()
+    dummymp.configure(on_error="raise")
+    wait_until_done(dummymp.run(operator.truediv, 2, 0))
+    with pytest.raises(dummymp.TasksFailed):
+        dummymp.process_until_done()
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_done_in_a_callback(engine: str) -> None:
+    """A callback may ask of all tasks: it is called once for each, and never from inside of itself."""
+    calls, depth, deepest = [], 0, 0
+
+    def ask(completed: int, running: int, total: int) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(depth, deepest)
+        calls.append(completed)
+        assert [task.done() for task in tasks].count(True) >= completed
+        depth -= 1
+
+    dummymp.configure(on_end=ask, engine=engine)
+    tasks = [dummymp.run(abs, -number) for number in range(20)]
+    wait_until_done(*tasks)
+    assert (calls, deepest) == (list(range(1, 21)), 1)
+
+
+def test_a_callback_may_wait_for_another_task() -> None:
+    """`done` goes on with the work in a callback, too: otherwise such a loop would never end."""
+    seen: list[Any] = []
+
+    def wait(completed: int, running: int, total: int) -> None:
+        if completed == 1:
+            wait_until_done(*tasks)
+            seen.extend(dummymp.get_returns().values())
+
+    dummymp.configure(on_end=wait, max_processes=1)
+    tasks = [dummymp.run(abs, -number) for number in range(3)]
+    assert dummymp.process_until_done()
+    assert seen == [0, 1, 2]
+
+
+def test_done_from_another_thread_leaves_the_work_to_who_drives() -> None:
+    """Another thread that watches sees what has ended; callbacks stay in the thread that drives."""
+    callers, watching = set(), threading.Event()
+    dummymp.configure(on_end=lambda *counts: callers.add(threading.get_ident()))
+    tasks = [dummymp.run(abs, -number) for number in range(200)]
+
+    def watch() -> None:
+        watching.wait(TIMEOUT)
+        wait_until_done(*tasks)
+
+    def begin(completed: int, running: int, total: int) -> None:
+        watching.set()
+
+    dummymp.configure(on_start=begin)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert dummymp.process_until_done()
+    watcher.join(TIMEOUT)
+    assert not watcher.is_alive()
+    assert callers == {threading.get_ident()}
+
+
+def ask_in_a_task() -> list[int]:
+    """Queue calls inside a task, and wait for them."""
+    tasks = [dummymp.run(abs, -number) for number in range(3)]
+    wait_until_done(*tasks)
+    return [task.result() for task in tasks]
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_done_in_a_task(engine: str) -> None:
+    """Inside a task the loop does what it does outside."""
+    dummymp.configure(engine=engine)
+    assert dummymp.run(ask_in_a_task).result() == [0, 1, 2]
+
+
+def test_looking_only() -> None:
+    """`get_stats`, `get_returns` and `state` start nothing, and `done` of a task that has ended does not, either."""
+    first = dummymp.run(abs, -1)
+    assert first.result() == 1
+    second = dummymp.run(abs, -2)
+    assert first.done()
+    assert (dummymp.get_stats()["queued"], dummymp.get_returns(), second.state) == (1, {0: 1}, "queued")
