@@ -129,7 +129,7 @@ class InlineEngine:
                 func = loads(task.frozen.function.data)
                 args, kwargs = load_arguments(task.frozen.arguments)
                 began = time.perf_counter()
-                with nesting.task_runs_here():
+                with nesting.task_runs_here(task.describe):
                     value = func(*args, **kwargs)
         except KeyboardInterrupt:
             task.attempts -= 1

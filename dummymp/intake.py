@@ -139,6 +139,8 @@ class Intake:
             text = bytes(message).decode()
             if text not in self._notes:
                 self._notes.add(text)
+                if handle.assigned:
+                    text = text.replace("{task}", handle.assigned[0].describe())
                 self._outbox.post(say, WARNING, text)
 
     def _take_results(self, handle: WorkerHandle, kind: int, messages: list[Any]) -> None:

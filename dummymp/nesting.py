@@ -23,17 +23,26 @@ if TYPE_CHECKING:
 
         def set_aside(self) -> AbstractContextManager[None]: ...
 
-        def start_over(self) -> None: ...
+        def has_waiting(self) -> bool: ...
+
+        def start_over(self) -> bool: ...
 
 __all__ = ["enter_worker", "hide", "in_task", "in_worker", "is_hidden", "note", "task_runs_here", "worker_task_over"]
 
+# Who shows it knows the task.
+_LOST = (
+    "note: {task}, called dummymp.run() and ended before what it queued there had run, so that is lost. "
+    "Inside the task, too, write dummymp.process_until_done(), or use dummymp.results(), before it returns."
+)
+
+_told_lost = False
 _say: Callable[[str], None] | None = None
 _hidden: _Hidden | None = None
 _depth = 0
 
 
 def enter_worker(say: Callable[[str], None]) -> None:
-    """Declare this process a worker; `say` says something once in the whole program."""
+    """Declare this process a worker; `say` says something once in the whole program, ``{task}`` being what runs."""
     global _say
     _say = say
 
@@ -67,19 +76,36 @@ def is_hidden(queue: object) -> bool:
     return queue is _hidden
 
 
-def worker_task_over() -> None:
-    """Forget what a task left in the hidden queue of its worker."""
-    if _hidden is not None:
-        _hidden.start_over()
+def worker_task_over(*, failed: bool = False) -> None:
+    """Forget what a task left in the hidden queue of its worker; say so, unless the task failed, which says enough."""
+    if _hidden is not None and _hidden.start_over() and not failed:
+        _tell_lost("{task}")
 
 
 @contextlib.contextmanager
-def task_runs_here() -> Iterator[None]:
-    """Mark the time in which a task runs in this process; the hidden queue is empty for it, and as before after it."""
+def task_runs_here(describe: Callable[[], str]) -> Iterator[None]:
+    """Mark the time in which a task runs in this process; the hidden queue is empty for it, and as before after it.
+
+    Args:
+        describe: Puts the task in words.
+    """
     global _depth
     _depth += 1
     try:
         with contextlib.nullcontext() if _hidden is None else _hidden.set_aside():
             yield
+            if _hidden is not None and _hidden.has_waiting():
+                _tell_lost("{task}" if _say is not None else describe())
     finally:
         _depth -= 1
+
+
+def _tell_lost(task: str) -> None:
+    global _told_lost
+    if not _told_lost:
+        _told_lost = True
+        text = _LOST.replace("{task}", task)
+        if _say is not None:
+            _say(text)
+        else:
+            logger().warning("%s", text)

@@ -684,11 +684,18 @@ class TaskQueue:
         """Give the tasks that are in this state at the end of the program, if the user does not know of them."""
         return [] if self._interrupted else [task for task in self._tasks if task.state == state]
 
-    def start_over(self) -> None:
-        """Be like new. For `nesting`, which calls it after every task of a worker: quick if there is nothing to do."""
+    def has_waiting(self) -> bool:
+        """Tell whether tasks wait. For `nesting`."""
+        return self._outstanding() > 0
+
+    def start_over(self) -> bool:
+        """Be like new; tell whether tasks waited. For `nesting`, after every task: quick if there is nothing to do."""
+        waited = False
         if self._tasks or self._options.changed:
+            waited = self.has_waiting()
             self._options = Options()
             self._set_empty()
+        return waited
 
     @contextlib.contextmanager
     def set_aside(self) -> Iterator[None]:

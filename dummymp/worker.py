@@ -218,7 +218,7 @@ class Worker:
             self.stderr.flush()
         if self._is_copy:
             os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
-        nesting.worker_task_over()
+        nesting.worker_task_over(failed=kind == FAILURE)
         if self._heavy is not None:
             hide_in_main(self._heavy)
             self._heavy = None

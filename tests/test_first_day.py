@@ -137,3 +137,71 @@ def test_looking_only() -> None:
     second = dummymp.run(abs, -2)
     assert first.done()
     assert (dummymp.get_stats()["queued"], dummymp.get_returns(), second.state) == (1, {0: 1}, "queued")
+
+
+# --- calls that a task queued and did not run --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_calls_that_a_task_left_behind_are_told_once(script: Script, engine: str) -> None:
+    """A task that queues calls and does not run them loses them; that is said once, with the task and what to type."""
+    done = script(
+        f"""
+        import dummymp
+        def inner(n):
+            print("inner", n)
+        def outer(n):
+            for m in range(n):
+                dummymp.run(inner, m)
+        dummymp.configure(engine={engine!r}, max_processes=2, priority="nuclear")
+        for n in (1, 2, 3):
+            dummymp.run(outer, n)
+        dummymp.process_until_done()
+        print(dummymp.get_returns())
+        """
+    )
+    assert done.stdout == "{0: None, 1: None, 2: None}\n"
+    lost = [line for line in done.stderr.splitlines() if "lost" in line]
+    assert len(lost) == 1
+    assert lost[0].startswith("note: task ")
+    assert ", outer(" in lost[0]
+    assert "), called dummymp.run() and ended before what it queued there had run" in lost[0]
+    assert "write dummymp.process_until_done(), or use dummymp.results()" in lost[0]
+
+
+def test_calls_that_a_task_left_behind_in_a_map(script: Script) -> None:
+    """The item is named where the task is one of many."""
+    done = script(
+        """
+        import dummymp
+        def inner(n):
+            return n
+        def outer(n):
+            dummymp.run(inner, n)
+            return n
+        print(list(dummymp.map(outer, range(50))))
+        """
+    )
+    assert done.stdout == f"{list(range(50))}\n"
+    lost = [line for line in done.stderr.splitlines() if "lost" in line]
+    assert len(lost) == 1
+    assert lost[0].startswith("note: item")
+    assert "outer(" in lost[0]
+
+
+def test_calls_that_a_failed_task_left_behind(script: Script) -> None:
+    """A task that failed before it came to run its calls is told of once, and of nothing that it did not get wrong."""
+    done = script(
+        """
+        import dummymp
+        def outer(n):
+            dummymp.run(abs, n)
+            dummymp.process_until_done()
+            dummymp.run(abs, n)
+            n / 0
+        dummymp.run(outer, 1)
+        dummymp.process_until_done()
+        """
+    )
+    assert "ZeroDivisionError" in done.stderr
+    assert "lost" not in done.stderr
