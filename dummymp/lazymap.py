@@ -197,7 +197,7 @@ class _LazyMap:
         show: Callable[[], AbstractContextManager[Callable[[int], object] | None]],
     ) -> None:
         self._call = call
-        self._input = MapInput(call, items, self._refused)
+        self._input = MapInput(call, items)
         self._start_engine = start_engine
         self._show = show
         self._pid = os.getpid()
@@ -246,8 +246,12 @@ class _LazyMap:
                         bar(count)
         finally:
             self._close()
-        if self._input.failure is not None:
-            raise self._input.failure
+        failure, self._input.failure = self._input.failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # It refers to this frame.
 
     def _is_over(self) -> bool:
         return self._input.exhausted and not self._working and not self._runs
@@ -280,8 +284,10 @@ class _LazyMap:
         self._input.exhausted = True
         if self._engine is not None and os.getpid() == self._pid:
             self._engine.close(keep_workers=True)
+        self._engine = None  # It refers to us: a circle, which only the garbage collector would find.
         self._working.clear()
         self._runs.clear()
+        self._input.let_go()  # Last, for it may call code of the user.
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -300,6 +306,9 @@ class _LazyMap:
             if count <= 0:
                 return
             tasks = self._input.take(count)
+            while self._input.refused:
+                number, error = self._input.refused.pop(0)
+                self._add_run(number, [(_RAISED, error)], plain=False)
             with held:
                 self._working.update(tasks)
                 self._engine.submit(tasks)
@@ -386,9 +395,10 @@ class _LazyMap:
         self._submit_again(split(self._call, chunk, chunk.told, chunk.end, step))
 
     def _submit_again(self, tasks: list[Item]) -> None:
-        if tasks and not self._engine.closed:
+        engine = self._engine
+        if tasks and engine is not None and not engine.closed:
             self._working.update(tasks)
-            self._engine.submit(tasks, first=True)
+            engine.submit(tasks, first=True)
 
     def _done(self, task: Task[Any]) -> None:
         task.frozen = None
@@ -431,9 +441,6 @@ class _LazyMap:
     def _add_failure(self, number: int, error: BaseException, how: str) -> None:
         # The user is handed the exception itself, so it is not told twice.
         self._to_log.append((DEBUG, how))
-        self._add_run(number, [(_RAISED, error)], plain=False)
-
-    def _refused(self, number: int, error: Exception) -> None:
         self._add_run(number, [(_RAISED, error)], plain=False)
 
     def _add_run(self, first: int, entries: list[Any], *, plain: bool, size: int = 0) -> None:

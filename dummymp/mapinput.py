@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from .chunks import ARGUMENTS, ONE, PACKED
 from .freeze import freeze_arguments
@@ -40,18 +40,18 @@ class MapInput:
     Args:
         call: What the map does with its items.
         items: Items, or tuples of arguments.
-        refused: Is told of an item that cannot be sent: ``refused(number, error)``.
 
     Attributes:
         count: How many items were read.
+        refused: Those that cannot be sent: pairs of number and error.
         exhausted: There are no more.
         failure: What the input raised, if it did.
     """
 
-    def __init__(self, call: Call, items: Iterator[Any], refused: Callable[[int, Exception], object]) -> None:
+    def __init__(self, call: Call, items: Iterator[Any]) -> None:
         self._call = call
         self._items = items
-        self._refused = refused
+        self.refused: list[tuple[int, Exception]] = []
         self.count = 0
         self.exhausted = False
         self.failure: Exception | None = None
@@ -76,6 +76,11 @@ class MapInput:
     def note_results(self, size: int, count: int) -> None:
         """Learn how many bytes results have: those of a chunk must fit into the log of a worker."""
         self._bytes_out = max(size / count, self._bytes_out * 0.9)
+
+    def let_go(self) -> None:
+        """Read no more, and refer to the input no longer: a generator that nobody else holds is closed by that."""
+        self.exhausted = True
+        self._items = iter(())
 
     def take(self, count: int) -> list[Item]:
         """Read so many items, or those that are left, and make tasks of them.
@@ -181,7 +186,7 @@ class MapInput:
             args, kwargs = self._arguments(item)
             frozen = freeze_arguments(call.func, call.function, args, kwargs, number=number, here=call.here)
         except Exception as error:
-            self._refused(number, error)
+            self.refused.append((number, error))
             return []
         return [make_item(call, number, frozen, retries=call.retries)]
 

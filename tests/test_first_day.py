@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import operator
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -205,3 +207,94 @@ def test_calls_that_a_failed_task_left_behind(script: Script) -> None:
     )
     assert "ZeroDivisionError" in done.stderr
     assert "lost" not in done.stderr
+
+
+# --- the generator that a map reads ------------------------------------------------------------------------------
+
+LOOPS = """
+import dummymp, gc, itertools
+gc.disable()
+
+def items(name):
+    try:
+        yield from itertools.count()
+    finally:
+        print("closed", name)
+
+def same(*args):
+    return args[0]
+
+def fail(n):
+    return 1 // (3 - n)
+
+def in_a_function(name):
+    for a in MAP(same, items(name)):
+        if a == 3:
+            break
+    print("after", name)
+
+def in_a_function_that_raises(name):
+    for a in MAP(same, items(name)):
+        if a == 3:
+            raise RuntimeError
+
+for a in MAP(same, items("break")):
+    if a == 3:
+        break
+print("after break")
+in_a_function("function")
+try:
+    in_a_function_that_raises("exception")
+except RuntimeError:
+    print("after exception")
+try:
+    for a in MAP(fail, items("failure")):
+        pass
+except ZeroDivisionError:
+    pass
+print("after failure")
+for a in MAP(same, range(5), items("longer")):
+    pass
+print("after longer")
+mine = items("mine")
+for a in MAP(same, mine):
+    break
+print("after mine", next(mine) > 0)
+mine.close()
+"""
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_a_generator_is_closed_with_the_loop(script: Script, engine: str) -> None:
+    """As with the builtin `map`: at once where nobody else holds it, without the garbage collector, and not else."""
+    configured = f"gc.disable()\ndummymp.configure(engine={engine!r})"
+    ours = script(LOOPS.replace("MAP", "dummymp.map").replace("gc.disable()", configured))
+    builtin = script(LOOPS.replace("MAP", "map"))
+    assert (ours.stdout, ours.stderr) == (builtin.stdout, "")
+    assert builtin.stdout.startswith("closed break\nafter break\nclosed function\n")
+
+
+def test_a_map_that_was_never_read_lets_go_of_its_input() -> None:
+    """Nothing goes in a circle that only the garbage collector finds."""
+    gc.collect()
+    gc.disable()
+    try:
+        source = Source()
+        reference = weakref.ref(source)
+        results = dummymp.map(abs, source)
+        del source
+        results.close()
+        del results
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+class Source:
+    """Something to go through, of which one can tell whether it is gone."""
+
+    def __iter__(self) -> Source:
+        return self
+
+    def __next__(self) -> int:
+        return 1

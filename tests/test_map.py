@@ -1062,7 +1062,7 @@ def test_what_is_done_is_given_before_more_is_read_from_a_slow_input(monkeypatch
     monkeypatch.setattr(mapinput, "READING_SECONDS", 0.0)
     call = types.SimpleNamespace(pass_as="one", function=freeze_function(abs), timeout=None, retries=0, name="abs")
     call.surroundings, call.alone, call.here, call.func = None, False, False, abs
-    read = mapinput.MapInput(call, iter(range(10)), lambda number, error: None)  # type: ignore[arg-type]
+    read = mapinput.MapInput(call, iter(range(10)))  # type: ignore[arg-type]
     assert len(read.take(5)) == 1 and read.count == 1 and not read.exhausted
     monkeypatch.undo()
     assert len(read.take(100)) == 1 and read.count == 10 and read.exhausted
@@ -1071,7 +1071,7 @@ def test_what_is_done_is_given_before_more_is_read_from_a_slow_input(monkeypatch
 def test_large_items_behind_small_ones_are_not_read_by_the_thousand() -> None:
     call = types.SimpleNamespace(pass_as="one", function=freeze_function(len), timeout=None, retries=0, name="len")
     call.surroundings, call.alone, call.here, call.func = None, False, False, len
-    read = mapinput.MapInput(call, itertools.repeat("x" * 10_000), lambda number, error: None)  # type: ignore[arg-type]
+    read = mapinput.MapInput(call, itertools.repeat("x" * 10_000))  # type: ignore[arg-type]
     read.take(2000)
     assert read.count <= 2 + mapinput.CHUNK_BYTES // 10_000 and not read.exhausted
 
