@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import functools
 import os
@@ -14,7 +15,7 @@ import weakref
 
 from . import nesting
 from .errors import TaskKilled, TasksFailed
-from .explain import function_name
+from .explain import function_name, headline
 from .hints import TYPE_CHECKING
 from .interrupts import came_to_us, deferrable, held, own_code
 from .log import logger
@@ -83,6 +84,8 @@ class TaskQueue:
         self._callbacks: Callbacks | None = None
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
+        # Why driving ended before all was done, and how many calls had been queued by then.
+        self._left_off = "", 0
 
     # --- recording ---
 
@@ -254,9 +257,15 @@ class TaskQueue:
             MissingExtra: `progress` without tqdm.
         """
         until = _until(timeout)
-        with self._show(progress) as bar:
-            done = self._drive(lambda: not self._outstanding(), until, bar)
-        if done:
+        try:
+            with self._show(progress) as bar:
+                done = self._drive(lambda: not self._outstanding(), until, bar)
+        except BaseException as error:
+            self._leave_off(f"process_until_done() raised {headline(error)}")
+            raise
+        if not done:
+            self._leave_off_in_time(timeout)
+        else:
             succeeded, failed = self._end_batch()
             self._sum_up(succeeded, failed)
             self._raise_all(succeeded + failed)
@@ -346,7 +355,17 @@ class TaskQueue:
 
     def _drive_task(self, task: Task[Any], timeout: float | None) -> None:
         if not task._has_ended() and not self._drive(task._has_ended, _until(timeout)):
+            self._leave_off_in_time(timeout)
             raise TimeoutError(f"task {task.index}, {task.name}(...), has not ended after {timeout:g} s; it goes on")
+
+    def _leave_off(self, why: str) -> None:
+        """Note why driving ended, for what is said if the program ends before the tasks have begun."""
+        self._left_off = why, len(self._tasks)
+
+    def _leave_off_in_time(self, timeout: float | None) -> None:
+        reason = self._waiting_for()
+        why = f"the timeout of {timeout:g} s passed first"
+        self._leave_off(f"{why} ({reason})" if reason else why)
 
     def _show(self, progress: bool) -> Any:
         from .progress import no_progress, show_progress
@@ -805,14 +824,32 @@ def _tell_left() -> None:
     if nesting.in_worker() or (hasattr(sys, "last_type") and not hasattr(sys, "ps1")):
         return
     running = [task for queue in _queues for task in queue._left("running")]
-    queued = sum(len(queue._left("queued")) for queue in _queues)
+    queued, left_off = _count_queued()
     if running:
         named = "; ".join(task.describe() for task in running[:_NAMED]) + "; ..." * (len(running) > _NAMED)
-        more = f"{_tasks_were(queued)} queued and never run. " if queued else ""
+        known = "".join(f"{_tasks_were(count)} never run: {why}. " for why, count in left_off.items())
+        more = known + (f"{_tasks_were(queued)} queued and never run. " if queued else "")
         text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"
         logger().warning(text, _tasks_were(len(running)), named, more)
-    elif queued:
+        return
+    for why, count in left_off.items():
+        text = "%s never run: %s. To wait for all: dummymp.process_until_done()"
+        logger().warning(text, _tasks_were(count), why)
+    if queued:
         logger().warning("%s queued but never run. Did you forget dummymp.process_until_done()?", _tasks_were(queued))
+
+
+def _count_queued() -> tuple[int, dict[str, int]]:
+    """Count the tasks that wait: those that nobody drove, and those that were left, by the reason."""
+    forgotten, left_off = 0, collections.Counter[str]()
+    for queue in _queues:
+        why, known = queue._left_off
+        for task in queue._left("queued"):
+            if why and task.index < known:
+                left_off[why] += 1
+            else:
+                forgotten += 1
+    return forgotten, left_off
 
 
 def _tasks_were(count: int) -> str:

@@ -298,3 +298,68 @@ class Source:
 
     def __next__(self) -> int:
         return 1
+
+
+# --- at the end of a script --------------------------------------------------------------------------------------
+
+NEVER_BEGUN = """
+import dummymp, sys
+from dummymp.manager import the_manager
+the_manager()._budget.decide = lambda options, running: Decision(0, "2 of 2 CPUs are used by others")
+from dummymp.policy import Decision
+for n in range(3):
+    dummymp.run(abs, n)
+"""
+
+
+def test_the_timeout_passed_before_tasks_could_begin(script: Script) -> None:
+    """Nobody forgot anything: the script ends after it waited as long as it said that it would."""
+    done = script(NEVER_BEGUN + "print(dummymp.process_until_done(timeout=0.01))")
+    assert done.stdout == "False\n"
+    assert done.stderr == (
+        "3 tasks were never run: the timeout of 0.01 s passed first (2 of 2 CPUs are used by "
+        "others). To wait for all: dummymp.process_until_done()\n"
+    )
+
+
+def test_calls_queued_after_the_timeout_were_forgotten(script: Script) -> None:
+    """What is queued afterwards, and not run, is told as ever."""
+    done = script(NEVER_BEGUN + "dummymp.process_until_done(timeout=0.01)\ndummymp.run(abs, 1)")
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stderr.endswith("1 task was queued but never run. Did you forget dummymp.process_until_done()?\n")
+
+
+def test_driving_failed_before_tasks_could_begin(script: Script) -> None:
+    """Who called `process_until_done` and caught what it raised did not forget it."""
+    done = script(
+        """
+        import dummymp, sys
+        sys.modules["tqdm"] = sys.modules["tqdm.auto"] = None
+        dummymp.run(abs, 1)
+        try:
+            dummymp.process_until_done(progress=True)
+        except ImportError:
+            pass
+        """
+    )
+    assert "1 task was never run: process_until_done() raised " in done.stderr
+    assert "MissingExtra: progress=True needs tqdm" in done.stderr
+    assert "forget" not in done.stderr
+
+
+def test_tasks_run_and_others_could_not_begin(script: Script) -> None:
+    """Both are told in one line."""
+    done = script(
+        """
+        import dummymp, time
+        dummymp.configure(max_processes=1, priority="nuclear")
+        def wait():
+            time.sleep(600)
+        for n in range(3):
+            dummymp.run(wait)
+        dummymp.process_until_done(timeout=0.01)
+        """
+    )
+    assert done.stderr.startswith("1 task was running when the script ended, and stopped: task 0, wait(). ")
+    assert "2 tasks were never run: the timeout of 0.01 s passed first" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -529,7 +529,7 @@ FORGOTTEN = "queued but never run. Did you forget dummymp.process_until_done()?"
         ("dummymp.run(time.sleep, 60)\ndummymp.run(time.sleep, 60)\ndummymp.run(abs, 1)\n"
          "dummymp.process_until_done(timeout=0.2)",
          "2 tasks were running when the script ended, and stopped: task 0, sleep(60); task 1, sleep(60). 1 task was "
-         "queued and never run. To wait for all: dummymp.process_until_done()\n"),
+         "never run: the timeout of 0.2 s passed first. To wait for all: dummymp.process_until_done()\n"),
         ("dummymp.run(time.sleep, 60)\ndummymp.process_until_done(timeout=0.2)",
          "1 task was running when the script ended, and stopped: task 0, sleep(60). "
          "To wait for all: dummymp.process_until_done()\n"),
