@@ -22,7 +22,7 @@ A map of the package, from the top down:
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
-    output, forward    ... text and log records                              crashes, bars
+    output, forward    ... text and log records                              bars, crashes, questions
     wrongcalls         calls that do not fit, told before they are made
     hints              what type checkers want to see
 """

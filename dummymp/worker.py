@@ -30,6 +30,7 @@ from .explain import explain_result, function_name, headline
 from .forward import Forwarder, LineWriter
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
+from .questions import refuse_questions
 from .seeds import reseed
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
@@ -505,7 +506,7 @@ def _serve(worker: Worker) -> None:
     sys.modules["__main__"] = main_module
     sys.stdout, sys.stderr = worker.stdout, worker.stderr
     logging.root.handlers[:] = [worker.forwarder]
-    builtins.input = _no_input
+    refuse_questions()
     moves.watch()
     nesting.enter_worker(worker.note)
     if hasattr(os, "register_at_fork"):
@@ -590,10 +591,3 @@ def _watch_pipe(control: Any) -> None:
         pass
     processes.end(processes.descendants(os.getpid(), processes.table()))
     os._exit(1)
-
-
-def _no_input(prompt: object = "") -> str:
-    raise EOFError(
-        "a task called input(), but tasks run in the background and cannot ask questions. "
-        "Ask before dummymp.run() and pass the answer as an argument"
-    )

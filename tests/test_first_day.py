@@ -363,3 +363,65 @@ def test_tasks_run_and_others_could_not_begin(script: Script) -> None:
     assert done.stderr.startswith("1 task was running when the script ended, and stopped: task 0, wait(). ")
     assert "2 tasks were never run: the timeout of 0.01 s passed first" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# --- debuggers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["breakpoint()", "pdb.set_trace()"])
+def test_breakpoint_in_a_task(script: Script, call: str) -> None:
+    """The task fails with what to type instead, and not with a bdb.BdbQuit."""
+    done = script(
+        f"""
+        import dummymp, pdb
+        def look(n):
+            {call}
+            return n
+        dummymp.run(look, 1)
+        dummymp.process_until_done()
+        print(type(dummymp.get_errors()[0]), dummymp.run(abs, -2).result())
+        """
+    )
+    assert done.stdout.splitlines()[-1] == "<class 'RuntimeError'> 2"
+    assert "a task wanted a debugger, but tasks run in the background" in done.stderr
+    assert 'write dummymp.configure(engine="inline") at the top' in done.stderr
+    assert "BdbQuit" not in done.stdout + done.stderr
+    assert call == "pdb.set_trace()" or "(Pdb)" not in done.stdout
+
+
+def test_breakpoint_where_the_user_chose_another_debugger(script: Script) -> None:
+    """PYTHONBREAKPOINT is respected, 0 above all, and so is a hook that a task sets itself."""
+    done = script(
+        """
+        import dummymp, os, sys
+        def look():
+            return breakpoint()
+        def look_with_a_hook():
+            sys.breakpointhook = lambda: "hooked"
+            return breakpoint()
+        os.environ["PYTHONBREAKPOINT"] = "0"
+        dummymp.run(look)
+        os.environ["PYTHONBREAKPOINT"] = "os.getcwd"
+        dummymp.run(look)
+        del os.environ["PYTHONBREAKPOINT"]
+        dummymp.run(look_with_a_hook)
+        answers = dummymp.results()
+        print(answers[0], answers[1] == os.getcwd(), answers[2])
+        """
+    )
+    assert (done.stdout, done.stderr) == ("None True hooked\n", "")
+
+
+def test_a_debugger_with_the_inline_engine(script: Script) -> None:
+    """What the message says to type works."""
+    source = """
+        import dummymp
+        dummymp.configure(engine="inline")
+        def look(n):
+            breakpoint()
+            return n + 1
+        print(dummymp.run(look, 1).result())
+        """
+    done = script(source, stdin=None, input="p n + 100\nc\n")
+    assert "101" in done.stdout
+    assert done.stdout.endswith("2\n")
