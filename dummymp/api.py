@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import functools
-
 from . import nesting
 from .hints import TYPE_CHECKING
+from .keywords import hinting
 from .taskqueue import TaskQueue
 
 if TYPE_CHECKING:
@@ -35,22 +34,11 @@ __all__ = [
 ]
 
 
-def _hinting(method: F) -> F:
-    """Let a method with keywords suggest the near one when it is called with one that it has not."""
-    name, code = method.__name__, method.__code__
-    known = {*code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]} - {"self"}
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        for keyword, value in kwargs.items():
-            if keyword not in known:
-                from .wrongcalls import no_such_argument
-
-                raise TypeError(no_such_argument(name, keyword, value, known, args))
-        return method(*args, **kwargs)
-
-    call.__module__ = str(__package__)
-    return call  # type: ignore[return-value]
+def _told(method: F) -> F:
+    """Let a function of the face tell of wrong arguments as users know it, and travel to workers by its name."""
+    call = hinting(f"dummymp.{method.__name__}", method)
+    call.__module__, call.__qualname__ = str(__package__), method.__name__
+    return call
 
 
 # What Python itself says of a wrong call names the function as users know it: dummymp.run(), not TaskQueue.run().
@@ -60,20 +48,20 @@ for _name in __all__:
 _queue = TaskQueue()
 nesting.hide(_queue)
 
-available_cpus = _queue.available_cpus
+available_cpus = _told(_queue.available_cpus)
 configure = _queue.configure
-get_errors = _queue.get_errors
-get_returns = _queue.get_returns
-get_stats = _queue.get_stats
-kill = _queue.kill
-killall = _queue.killall
-map = _hinting(_queue.map)
-process_process = _queue.process_process
-process_queue = _queue.process_queue
-process_until_done = _hinting(_queue.process_until_done)
-reset = _queue.reset
-results = _queue.results
+get_errors = _told(_queue.get_errors)
+get_returns = _told(_queue.get_returns)
+get_stats = _told(_queue.get_stats)
+kill = _told(_queue.kill)
+killall = _told(_queue.killall)
+map = _told(_queue.map)
+process_process = _told(_queue.process_process)
+process_queue = _told(_queue.process_queue)
+process_until_done = _told(_queue.process_until_done)
+reset = _told(_queue.reset)
+results = _told(_queue.results)
 run = _queue.run
-step = _queue.step
-total_cpus = _queue.total_cpus
-worker_pids = _queue.worker_pids
+step = _told(_queue.step)
+total_cpus = _told(_queue.total_cpus)
+worker_pids = _told(_queue.worker_pids)

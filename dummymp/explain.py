@@ -25,6 +25,8 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
 _CALL_LENGTH = 120
 
 _NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
+_NO_QUEUE = "a task needs no queue to hand over its result: return the result instead"
+_NO_MEMORY = "tasks share no memory: return the result instead"
 # What to do instead, by the full name of the type (or of one of its bases).
 _INSTEAD = {
     "sqlite3.Connection": "pass the file name and open it inside {func}()",
@@ -34,8 +36,19 @@ _INSTEAD = {
     "_thread.lock": _NO_LOCK,
     "_thread.RLock": _NO_LOCK,
     "threading.Thread": "start the thread inside {func}()",
-    "threading.Event": "tasks share no memory: return the result instead",
-    "threading.Condition": "tasks share no memory: return the result instead",
+    "threading.Event": _NO_MEMORY,
+    "threading.Condition": _NO_MEMORY,
+    "threading.Semaphore": _NO_LOCK,
+    "threading.Barrier": _NO_MEMORY,
+    "queue.Queue": _NO_QUEUE,
+    "_queue.SimpleQueue": _NO_QUEUE,
+    "multiprocessing.queues.Queue": _NO_QUEUE,
+    "multiprocessing.queues.SimpleQueue": _NO_QUEUE,
+    "multiprocessing.synchronize.SemLock": _NO_LOCK,
+    "multiprocessing.synchronize.Event": _NO_MEMORY,
+    "multiprocessing.synchronize.Condition": _NO_MEMORY,
+    "multiprocessing.sharedctypes.SynchronizedBase": _NO_MEMORY,
+    "multiprocessing.pool.Pool": "queue other dummymp.run(...) calls instead",
     "builtins.generator": "pass a list: list(...)",
     "builtins.async_generator": "pass a list of its items",
     "builtins.coroutine": "run it inside {func}() with asyncio.run(...)",
@@ -49,6 +62,7 @@ _INSTEAD = {
 }  # fmt: skip
 _INSTEAD_RETURN = {
     "_io._IOBase": "return what is in it, or its name",
+    "dummymp.forward.LineWriter": "what a task prints appears in the script by itself; return text instead",
     "builtins.generator": "return a list: list(...)",
     "builtins.async_generator": "return a list of its items",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
@@ -166,6 +180,8 @@ def function_name(func: Any) -> str:
 def type_name(value: Any) -> str:
     """Give the type of a value as a reader knows it: ``sqlite3.Connection``, ``list``."""
     cls = type(value)
+    if cls.__module__ == "dummymp.forward":
+        return "text stream (sys.stdout or sys.stderr)"  # Our own stands there in a worker.
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -173,8 +173,8 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _not_callable(value: object) -> str:
     return (
-        f"map() needs a function to call for each item, got {value!r:.60}. Write map(square, [1, 2, 3]), "
-        "not map(square(1), ...)"
+        f"map() needs a function to call for each item, got {value!r:.60}. Write map(f, [1, 2, 3]), "
+        "not map(f(1), ...)"
     )
 
 

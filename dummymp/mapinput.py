@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .chunks import ARGUMENTS, ONE, PACKED
+from .errors import NotPicklable
 from .freeze import freeze_arguments
 from .maptasks import ITEM_OVERHEAD, call_of, make_chunk, make_item
 from .pickling import ATOMS, dump_small
@@ -185,6 +186,10 @@ class MapInput:
         try:
             args, kwargs = self._arguments(item)
             frozen = freeze_arguments(call.func, call.function, args, kwargs, number=number, here=call.here)
+        except NotPicklable as error:
+            text = str(error).replace("cannot send task ", "cannot send item ", 1)
+            self.refused.append((number, NotPicklable(text)))
+            return []
         except Exception as error:
             self.refused.append((number, error))
             return []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 
 from .hints import TYPE_CHECKING
+from .keywords import hinting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,8 @@ class Preset:
         values = (at_least, min_free_memory, name, nice, threshold, window)
         for slot, value in zip(Preset.__slots__, values):
             object.__setattr__(self, slot, value)
+
+    __init__ = hinting("Preset", __init__)
 
     def _values(self) -> dict[str, Any]:
         names = ("nice", "threshold", "window", "at_least", "min_free_memory")

@@ -734,6 +734,11 @@ class Configured:
     def __init__(self, queue: TaskQueue, old: dict[str, Any]) -> None:
         self._queue = queue
         self._old = old
+        values = {name: getattr(queue._options, name) for name in old or Options.names()}
+        self._text = f"<dummymp settings: {', '.join(f'{name}={value!r}' for name, value in values.items())}>"
+
+    def __repr__(self) -> str:
+        return self._text
 
     def __enter__(self) -> TaskQueue:
         return self._queue
@@ -771,15 +776,15 @@ def _check_seconds(timeout: object, hint: str) -> None:
         raise ValueError(f"timeout must be 0 or more seconds, got {timeout} ({hint})")
 
 
+_LATER = "Write run(f, x), not run(f(x)): the second calls f at once and passes on what it returned"
+
+
 def _not_callable(value: object) -> str:
     if value is None:
-        return (
-            "run() needs a function to call later, got None. Write run(f, x), not run(f(x)): "
-            "the second calls f at once and passes on what it returned"
-        )
+        return f"run() needs a function to call later, got None. {_LATER}"
     if isinstance(value, str):
         return f"run() needs a function to call later, got text: {value!r:.60}. Write the function without quotes"
-    return f"run() needs a function to call later, got {value!r:.60}. Write run(square, 3), not run(square(3))"
+    return f"run() needs a function to call later, got {value!r:.60}. {_LATER}"
 
 
 # The calls that were looked at and fit: code, kind of function, how many arguments, and the names of the others. Of a

@@ -45,6 +45,7 @@ def check_call(
     """
     call = _see_through(func, len(args), kwargs)
     if call is None:
+        _check_settings(func, args, kwargs, settings)
         return
     _check_kind(func, call, "run")
     misfit = _misfit(call)
@@ -52,6 +53,25 @@ def check_call(
         text = f"{function_name(func)}({call_text(args, kwargs)})"
         hint = _hint(func, call, args, kwargs, settings)
         raise TypeError(f"cannot queue {text}: {_signature(func, call)} {misfit}{hint and '. '}{hint}")
+
+
+def _check_settings(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], settings: Iterable[str]) -> None:
+    """See that a function in C does not get a setting that it has no parameter for."""
+    taken = [name for name in kwargs if name in settings]
+    if not taken or type(func) is not types.BuiltinFunctionType:
+        return
+    import inspect
+
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError):
+        return  # It does not tell.
+    if taken[0] not in parameters and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):
+        name = function_name(func)
+        raise TypeError(
+            f"cannot queue {name}({call_text(args, kwargs)}): {name} has no parameter {taken[0]!r}. "
+            f"{_setting(taken[0], kwargs)}"
+        )
 
 
 def check_item_call(func: Callable[..., Any], iterables: int, pass_as: str) -> None:
@@ -102,14 +122,14 @@ def no_such_argument(by: str, keyword: str, value: Any, known: Iterable[str], ar
     """Say that a function of ours has no such argument, and which was meant.
 
     Args:
-        by: Its name.
+        by: What the user calls it.
         keyword: The argument that it has not; its value, and those that it has, follow.
         value: See keyword.
         known: See keyword.
         args: Its other arguments. In those of `map` there is a function of the user, which may be who is to get it.
     """
     hint = did_you_mean(keyword, known)
-    if by == "map" and args and callable(args[0]):
+    if by == "dummymp.map" and args and callable(args[0]):
         takes = _takes(args[0], keyword)
         name = function_name(args[0])
         partial = (
@@ -120,7 +140,7 @@ def no_such_argument(by: str, keyword: str, value: Any, known: Iterable[str], ar
             hint = partial
         elif takes is None and not hint.startswith("Did you mean"):
             hint = f"{hint}. {partial}"
-    return f"dummymp.{by}() has no argument {keyword!r}. {hint}"
+    return f"{by}() has no argument {keyword!r}. {hint}"
 
 
 def _takes(func: Any, keyword: str) -> bool | None:
@@ -248,7 +268,7 @@ def _hint(func: Any, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any],
     if unknown and {*unknown} <= {"args", "kwargs"}:
         return f"Arguments follow one after another, as in a call. {right}".rstrip()
     if unknown and unknown[0] in settings:
-        return f"For the setting, write dummymp.configure({call_text((), {unknown[0]: kwargs[unknown[0]]})})"
+        return _setting(unknown[0], kwargs)
     if unknown:
         import difflib  # Costs milliseconds.
 
@@ -257,3 +277,7 @@ def _hint(func: Any, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any],
     if len(args) == 1 and not kwargs and type(args[0]) in (tuple, list) and len(args[0]) == len(parameters) > 1:
         return f"To pass the parts of the {type(args[0]).__name__} one by one, put a * before it"
     return right
+
+
+def _setting(name: str, kwargs: dict[str, Any]) -> str:
+    return f"For the setting, write dummymp.configure({call_text((), {name: kwargs[name]})})"

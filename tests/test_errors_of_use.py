@@ -72,7 +72,7 @@ def _two_workers() -> None:
 
 def test_the_result_instead_of_the_function() -> None:
     """``run(square(3))`` is answered with what was got and what to write."""
-    message = r"run() needs a function to call later, got 9. Write run(square, 3), not run(square(3))"
+    message = r"run() needs a function to call later, got 9. Write run(f, x), not run(f(x)): "
     with pytest.raises(TypeError, match=re.escape(message)):
         dummymp.run(square(3))
 

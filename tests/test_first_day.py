@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import operator
+import re
+import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TIMEOUT, Script
 
 import dummymp
+from dummymp import results, run
 
 
 @pytest.fixture(autouse=True)
@@ -425,3 +430,105 @@ def test_a_debugger_with_the_inline_engine(script: Script) -> None:
     done = script(source, stdin=None, input="p n + 100\nc\n")
     assert "101" in done.stdout
     assert done.stdout.endswith("2\n")
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+def test_what_configure_gives_reads_well() -> None:
+    """The last line of a notebook cell is shown: the settings, all of them where none was changed."""
+    text = repr(dummymp.configure(max_processes=1, on_error="stop"))
+    assert text == "<dummymp settings: max_processes=1, on_error='stop'>"
+    assert repr(dummymp.configure()).startswith("<dummymp settings: max_processes=1, priority=Preset('NUCLEAR', ")
+    with dummymp.configure(max_processes=2) as queue:
+        assert "TaskQueue" in repr(queue)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dummymp.Preset("mine", treshold=75), "Preset() has no argument 'treshold'. Did you mean threshold?"),
+        (lambda: dummymp.Preset("mine", 5), "Preset() takes 1 argument by position, and was given 2"),
+        (lambda: dummymp.results(1), "dummymp.results() takes no arguments, and was given 1"),
+        (lambda: dummymp.get_returns(sort=True), "dummymp.get_returns() takes no arguments, and was given 'sort'"),
+        (lambda: dummymp.step(0, 1), "dummymp.step() takes 1 argument, and was given 2"),
+        (lambda: dummymp.killall(qeued=False), "dummymp.killall() has no argument 'qeued'. Did you mean queued?"),
+        (lambda: dummymp.run(0), "got 0. Write run(f, x), not run(f(x)): the second calls f at once"),
+        (lambda: dummymp.map(0, [1]), "got 0. Write map(f, [1, 2, 3]), not map(f(1), ...)"),
+        (lambda: dummymp.run(sum, [1], timeout=3), "cannot queue sum([1], timeout=3): sum has no parameter 'timeout'. "
+         "For the setting, write dummymp.configure(timeout=3)"),
+        (lambda: dummymp.run(sorted, [1], key=abs, retries=3), "sorted has no parameter 'retries'"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments(call: Callable[[], object], message: str) -> None:
+    """They are counted as the user counts them, and the near name is suggested."""
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_a_builtin_may_have_a_parameter_of_that_name() -> None:
+    """What takes any keyword, or does not tell what it takes, gets it."""
+    assert dummymp.run(dict, timeout=3).result() == {"timeout": 3}
+    assert dummymp.run("{seed}".format, seed=4).result() == "4"
+
+
+def test_what_other_pools_need_and_this_one_does_not(script: Script) -> None:
+    """Results are returned: no queue, lock, or shared number is passed along."""
+    done = script(
+        """
+        import dummymp, multiprocessing as mp, queue
+        things = [mp.Queue(), mp.SimpleQueue(), mp.JoinableQueue(), queue.Queue(), mp.Lock(), mp.RLock(),
+                  mp.Semaphore(), mp.Event(), mp.Condition(), mp.Barrier(2), mp.Value("i"), mp.Array("i", 2)]
+        for thing in things:
+            try:
+                dummymp.run(print, thing)
+            except dummymp.NotPicklable as error:
+                assert "eturn the result" in str(error), error
+                assert "plain data" not in str(error), error
+                print("told")
+        """
+    )
+    assert (done.stdout, done.stderr) == (12 * "told\n", "")
+
+
+def test_messages_of_a_map_speak_of_items(tmp_path: Path) -> None:
+    """An open file among the items is item 1, not task 1."""
+    with open(tmp_path / "file", "w") as file:
+        with pytest.raises(dummymp.NotPicklable, match=r"^cannot send item 1, str\(\.\.\.\), to a worker: "):
+            list(dummymp.map(str, [1, file]))
+
+
+def give_stdout() -> Any:
+    """Return what cannot leave a worker."""
+    return sys.stdout
+
+
+def test_a_task_that_returns_its_stdout() -> None:
+    """It is called by the name that the user knows."""
+    with pytest.raises(dummymp.NotPicklable, match=r"it is a text stream \(sys\.stdout or sys\.stderr\)\. What a task"):
+        dummymp.run(give_stdout).result()
+
+
+def use_the_face() -> list[int]:
+    """Use functions of the face that were imported by name."""
+    run(abs, -3)
+    return results()
+
+
+def test_functions_of_the_face_travel(script: Script) -> None:
+    """A task may use them under the names that the script gave them."""
+    assert run(use_the_face).result() == [3]
+    done = script(
+        """
+        from dummymp import map as parallel, results, run, step
+        def f(n):
+            run(abs, n)
+            while not step():
+                pass
+            return results() + list(parallel(abs, [n]))
+        run(f, -2)
+        run(results)
+        print(results())
+        """
+    )
+    assert done.stdout == "[[2, 2], []]\n"

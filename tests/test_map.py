@@ -421,7 +421,7 @@ def test_a_generator_that_raises(size: int) -> None:
 
 def test_wrong_calls() -> None:
     """A wrong argument is an error at the call, not at the first next()."""
-    with pytest.raises(TypeError, match=r"map\(\) needs a function to call for each item, got 3\. Write map\(square, "):
+    with pytest.raises(TypeError, match=r"map\(\) needs a function to call for each item, got 3\. Write map\(f, "):
         dummymp.map(3, [1])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"map\(\) needs the items, too\. Write map\(f, items\)"):
         dummymp.map(square)
