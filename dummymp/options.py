@@ -8,13 +8,11 @@ import os
 import sys
 
 from .hints import TYPE_CHECKING
-from .presets import find_preset
+from .presets import PRESETS, Preset, find_preset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Callable, TypeVar
-
-    from .presets import Preset
 
     R = TypeVar("R")
 
@@ -99,6 +97,13 @@ class Options:
     def check(self, name: str, value: Any) -> Any:
         """Give a value for an option as it is kept, and change nothing. Raises as `change`."""
         return _RULES[name][1](name, value)
+
+    def describe(self, name: str) -> str:
+        """Put an option in words, as one writes it: ``priority='generous'``."""
+        value = getattr(self, name)
+        if isinstance(value, Preset) and value in PRESETS.values():
+            value = value.name.lower()
+        return f"{name}={value!r}"
 
     @staticmethod
     def names() -> Iterable[str]:

@@ -734,8 +734,8 @@ class Configured:
     def __init__(self, queue: TaskQueue, old: dict[str, Any]) -> None:
         self._queue = queue
         self._old = old
-        values = {name: getattr(queue._options, name) for name in old or Options.names()}
-        self._text = f"<dummymp settings: {', '.join(f'{name}={value!r}' for name, value in values.items())}>"
+        # As they are now: those that were changed, or all.
+        self._text = f"<dummymp settings: {', '.join(map(queue._options.describe, old or Options.names()))}>"
 
     def __repr__(self) -> str:
         return self._text
