@@ -443,7 +443,7 @@ for _ in range(2):
         dummymp.process_until_done()
     except dummymp.WorkersCannotStart as error:
         errors.append(str(error))
-done = [task.done() for task in tasks]
+done = [task.state == "done" for task in tasks]
 {mend_it}
 dummymp.process_until_done()
 print(json.dumps([errors, done, list(dummymp.get_returns().values())]))

@@ -123,6 +123,17 @@ def test_done_from_another_thread_leaves_the_work_to_who_drives() -> None:
     assert callers == {threading.get_ident()}
 
 
+def test_done_where_no_worker_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop would never end, so this is raised; the task is still queued."""
+    dummymp.reset()  # There is no server yet.
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    task = dummymp.run(pow, 2, 5)
+    with pytest.raises(dummymp.WorkersCannotStart, match="frozen program"):
+        wait_until_done(task)
+    assert task.state == "queued"
+    dummymp.killall()
+
+
 def ask_in_a_task() -> list[int]:
     """Queue calls inside a task, and wait for them."""
     tasks = [dummymp.run(abs, -number) for number in range(3)]
@@ -439,7 +450,7 @@ def test_what_configure_gives_reads_well() -> None:
     """The last line of a notebook cell is shown: the settings, all of them where none was changed."""
     text = repr(dummymp.configure(max_processes=1, on_error="stop"))
     assert text == "<dummymp settings: max_processes=1, on_error='stop'>"
-    assert repr(dummymp.configure()).startswith("<dummymp settings: max_processes=1, priority=Preset('NUCLEAR', ")
+    assert repr(dummymp.configure()).startswith("<dummymp settings: max_processes=1, priority='nuclear', ")
     with dummymp.configure(max_processes=2) as queue:
         assert "TaskQueue" in repr(queue)
 

@@ -37,6 +37,8 @@ HANG = 240
 DEFAULT_TIMEOUT = 6.0
 # A wave of tasks is queued at a time, by several threads.
 WAVE = 150
+# The states of a task that has ended: to call done() would drive.
+ENDED = ("done", "failed")
 
 
 # --- what tasks do -----------------------------------------------------------------------------------------------
@@ -403,7 +405,7 @@ class Soak:
         self.ends += 1
         self.check_counts(ended, running, total)
         with self.lock:
-            news = [plan for plan in self.pending if plan.task is not None and plan.task.done()]
+            news = [plan for plan in self.pending if plan.task is not None and plan.task.state in ENDED]
             self.pending.difference_update(news)
         # A kill() in a callback, or another thread, may have made several known before their callbacks are called.
         if len(news) == 1 and not self.threaded:
@@ -450,7 +452,7 @@ class Soak:
                 plan.killed = True
                 if not isinstance(plan.task._error, dummymp.TaskKilled):
                     self.complain(f"kill() of task {plan.number} gave True, but its error is {plan.task._error!r}")
-            elif not plan.task.done() and not self.threaded:  # Else another thread may be telling of its end.
+            elif plan.task.state not in ENDED and not self.threaded:  # Else another thread may be telling of its end.
                 self.complain(f"kill() of task {plan.number} gave False, but it has not ended")
 
     def meddle(self) -> None:

@@ -57,7 +57,7 @@ def test_workers_that_hang_while_they_start(script: Script, tmp_path: Path, wher
                 dummymp.process_until_done()
             except dummymp.WorkersCannotStart as error:
                 print(error)
-            print([task.done() for task in tasks])
+            print([task.state == "done" for task in tasks])
             os.rename(os.environ["HANGS"], os.environ["HANGS"] + ".pids")
             dummymp.pool.START_LIMIT = 60
             print(dummymp.process_until_done(), list(dummymp.get_returns().values()))
@@ -263,7 +263,7 @@ def test_ctrl_c_while_a_result_is_rebuilt(script: Script) -> None:
             try:
                 dummymp.process_until_done()
             except KeyboardInterrupt:
-                print("interrupted", task.done())
+                print("interrupted", task.state == "done")
             print(dummymp.process_until_done(), type(task.result()) is Slow, len(tries), task.attempts)
             """
         )
