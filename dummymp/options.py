@@ -183,9 +183,9 @@ def _max_processes(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if not _is_int(value):
-        raise TypeError(f"{name} must be a whole number or None, got {value!r} (use None or 0 for no cap)")
+        raise TypeError(f"{name} must be a whole number or None, got {value!r} (use None for no cap)")
     if value < 0:
-        raise ValueError(f"{name} must be 1 or more, got {value} (use None or 0 for no cap)")
+        raise ValueError(f"{name} must be 1 or more, got {value} (use None for no cap)")
     return value or None
 
 

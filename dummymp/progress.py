@@ -79,7 +79,7 @@ def find_tqdm() -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise MissingExtra("progress=True needs tqdm. Install it with: python -m pip install tqdm") from error
+        raise MissingExtra("progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'") from error
     return tqdm
 
 

@@ -216,7 +216,7 @@ class TaskQueue:
             on_error: "raise" stops at the first item that fails and raises its exception in its place; "return" gives
                 the exception in place of the result, and goes on.
             timeout: The most seconds for one item; it fails with `TaskTimeout`. None: as configured.
-            progress: Show a bar (needs tqdm: python -m pip install tqdm).
+            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
 
         Returns:
             A generator of the results.
@@ -245,7 +245,7 @@ class TaskQueue:
 
         Args:
             timeout: Go on after so many seconds even if not all is done; what runs goes on running. None waits for all.
-            progress: Show a bar (needs tqdm: python -m pip install tqdm).
+            progress: Show a bar (needs tqdm: pip install 'dummymp[progress]').
 
         Returns:
             True when nothing is queued or running, False if `timeout` seconds passed first.
@@ -776,7 +776,7 @@ def _check_seconds(timeout: object, hint: str) -> None:
         raise ValueError(f"timeout must be 0 or more seconds, got {timeout} ({hint})")
 
 
-_LATER = "Write run(f, x), not run(f(x)): the second calls f at once and passes on what it returned"
+_LATER = "Write run(square, 3), not run(square(3)): the second calls square at once and passes on what it returned"
 
 
 def _not_callable(value: object) -> str:

@@ -68,7 +68,7 @@ GOOD = [
 
 SECONDS = r"timeout must be seconds, as a number, got .* \(use None for no limit\)"
 BAD: list[tuple[str, Any, type[Exception], str]] = [
-    ("max_processes", -2, ValueError, r"max_processes must be 1 or more, got -2 \(use None or 0 for no cap\)"),
+    ("max_processes", -2, ValueError, r"max_processes must be 1 or more, got -2 \(use None for no cap\)"),
     ("max_processes", 1.5, TypeError, r"max_processes must be a whole number or None, got 1\.5"),
     ("max_processes", True, TypeError, r"max_processes must be a whole number or None, got True"),
     ("max_processes", "4", TypeError, r"max_processes must be a whole number or None, got '4'"),

@@ -72,14 +72,14 @@ def _two_workers() -> None:
 
 def test_the_result_instead_of_the_function() -> None:
     """``run(square(3))`` is answered with what was got and what to write."""
-    message = r"run() needs a function to call later, got 9. Write run(f, x), not run(f(x)): "
+    message = r"run() needs a function to call later, got 9. Write run(square, 3), not run(square(3)): "
     with pytest.raises(TypeError, match=re.escape(message)):
         dummymp.run(square(3))
 
 
 def test_none_instead_of_the_function() -> None:
     """``run(f(x))`` of a function without a result is recognised, too."""
-    message = "run() needs a function to call later, got None. Write run(f, x), not run(f(x))"
+    message = "run() needs a function to call later, got None. Write run(square, 3), not run(square(3))"
     with pytest.raises(TypeError, match=re.escape(message)):
         dummymp.run(None)  # type: ignore[arg-type]
 
@@ -363,7 +363,7 @@ def test_progress_without_tqdm(script: Script) -> None:
         print(dummymp.results())
     """)
     assert done.stdout == (
-        "MissingExtra progress=True needs tqdm. Install it with: python -m pip install tqdm\n[1]\n"
+        "MissingExtra progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'\n[1]\n"
     )
 
 

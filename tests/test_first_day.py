@@ -464,7 +464,7 @@ def test_what_configure_gives_reads_well() -> None:
         (lambda: dummymp.get_returns(sort=True), "dummymp.get_returns() takes no arguments, and was given 'sort'"),
         (lambda: dummymp.step(0, 1), "dummymp.step() takes 1 argument, and was given 2"),
         (lambda: dummymp.killall(qeued=False), "dummymp.killall() has no argument 'qeued'. Did you mean queued?"),
-        (lambda: dummymp.run(0), "got 0. Write run(f, x), not run(f(x)): the second calls f at once"),
+        (lambda: dummymp.run(0), "got 0. Write run(square, 3), not run(square(3)): the second calls square at once"),
         (lambda: dummymp.map(0, [1]), "got 0. Write map(f, [1, 2, 3]), not map(f(1), ...)"),
         (lambda: dummymp.run(sum, [1], timeout=3), "cannot queue sum([1], timeout=3): sum has no parameter 'timeout'. "
          "For the setting, write dummymp.configure(timeout=3)"),

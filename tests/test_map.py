@@ -902,7 +902,7 @@ def test_progress(script: Script) -> None:
 def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tqdm, progress=True says at the call what to install."""
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(dummymp.MissingExtra, match=r"python -m pip install tqdm"):
+    with pytest.raises(dummymp.MissingExtra, match=r"pip install 'dummymp\[progress\]'"):
         dummymp.map(abs, [1], progress=True)
 
 
