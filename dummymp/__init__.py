@@ -23,7 +23,7 @@ A map of the package, from the top down:
     freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
-    wrongcalls         calls that do not fit, told before they are made      keywords
+    wrongcalls         calls that do not fit, told before they are made      keywords, leftovers
     hints              what type checkers want to see
 """
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import atexit
-import collections
 import contextlib
 import functools
 import os
@@ -109,7 +108,9 @@ class TaskQueue:
             NotPicklable: The function or an argument cannot be sent to another process; the message says which.
         """
         if not callable(func):
-            raise TypeError(_not_callable(func))
+            from .wrongcalls import not_callable
+
+            raise TypeError(not_callable(func))
         options = self._options
         engine = self._engine
         if engine is None:
@@ -703,6 +704,11 @@ class TaskQueue:
         """Give the tasks that are in this state at the end of the program, if the user does not know of them."""
         return [] if self._interrupted else [task for task in self._tasks if task.state == state]
 
+    def _why_left(self, task: Task[Any]) -> str:
+        """Say why driving ended before a task began; "" if nobody has driven since it was queued."""
+        why, known = self._left_off
+        return why if task.index < known else ""
+
     def has_waiting(self) -> bool:
         """Tell whether tasks wait. For `nesting`."""
         return self._outstanding() > 0
@@ -776,17 +782,6 @@ def _check_seconds(timeout: object, hint: str) -> None:
         raise ValueError(f"timeout must be 0 or more seconds, got {timeout} ({hint})")
 
 
-_LATER = "Write run(square, 3), not run(square(3)): the second calls square at once and passes on what it returned"
-
-
-def _not_callable(value: object) -> str:
-    if value is None:
-        return f"run() needs a function to call later, got None. {_LATER}"
-    if isinstance(value, str):
-        return f"run() needs a function to call later, got text: {value!r:.60}. Write the function without quotes"
-    return f"run() needs a function to call later, got {value!r:.60}. {_LATER}"
-
-
 # The calls that were looked at and fit: code, kind of function, how many arguments, and the names of the others. Of a
 # function that is gone its place may be taken by another; then a call that does not fit is told when it runs.
 _fitting: set[tuple[Any, ...]] = set()
@@ -819,46 +814,17 @@ def _tell_failure(how: str, callback: After | None) -> None:
 _queues: weakref.WeakSet[TaskQueue] = weakref.WeakSet()
 
 
-# So many of the tasks that were running at the end of the program are told by name.
-_NAMED = 3
-
-
 def _tell_left() -> None:
     """Say at exit what was queued and never run, and what was stopped; but not after a crash, which said enough."""
     # In a shell a line that failed was not the end.
     if nesting.in_worker() or (hasattr(sys, "last_type") and not hasattr(sys, "ps1")):
         return
     running = [task for queue in _queues for task in queue._left("running")]
-    queued, left_off = _count_queued()
-    if running:
-        named = "; ".join(task.describe() for task in running[:_NAMED]) + "; ..." * (len(running) > _NAMED)
-        known = "".join(f"{_tasks_were(count)} never run: {why}. " for why, count in left_off.items())
-        more = known + (f"{_tasks_were(queued)} queued and never run. " if queued else "")
-        text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"
-        logger().warning(text, _tasks_were(len(running)), named, more)
-        return
-    for why, count in left_off.items():
-        text = "%s never run: %s. To wait for all: dummymp.process_until_done()"
-        logger().warning(text, _tasks_were(count), why)
-    if queued:
-        logger().warning("%s queued but never run. Did you forget dummymp.process_until_done()?", _tasks_were(queued))
+    waiting = [queue._why_left(task) for queue in _queues for task in queue._left("queued")]
+    if running or waiting:
+        from .leftovers import tell_left
 
-
-def _count_queued() -> tuple[int, dict[str, int]]:
-    """Count the tasks that wait: those that nobody drove, and those that were left, by the reason."""
-    forgotten, left_off = 0, collections.Counter[str]()
-    for queue in _queues:
-        why, known = queue._left_off
-        for task in queue._left("queued"):
-            if why and task.index < known:
-                left_off[why] += 1
-            else:
-                forgotten += 1
-    return forgotten, left_off
-
-
-def _tasks_were(count: int) -> str:
-    return "1 task was" if count == 1 else f"{count} tasks were"
+        tell_left(running, waiting)
 
 
 def _start_over_after_fork() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Callable
 
-__all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean", "no_such_argument"]
+__all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean", "no_such_argument", "not_callable"]
 
 # Bits of `co_flags`: the documentation of `inspect` has them.
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
@@ -106,6 +106,17 @@ def check_callback(name: str, callback: Callable[..., Any]) -> None:
     raise TypeError(
         f"{name} must be a function that takes (completed, running, total), but {_signature(callback, call)} "
         f"{misfit}. Write {start}: ..."
+    )
+
+
+def not_callable(value: object) -> str:
+    """Say what is wrong where `run` was given something that is no function."""
+    start = "run() needs a function to call later, got"
+    if isinstance(value, str):
+        return f"{start} text: {value!r:.60}. Write the function without quotes"
+    return (
+        f"{start} {value!r:.60}. Write run(square, 3), not run(square(3)): "
+        "the second calls square at once and passes on what it returned"
     )
 
 

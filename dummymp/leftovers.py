@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Leftovers: what is said at the end of the program of tasks that have not ended. Loaded if there are any."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+from .log import logger
+
+if TYPE_CHECKING:
+    from .task import Task
+
+__all__ = ["tell_left"]
+
+# So many of the tasks that were running are told by name.
+NAMED = 3
+
+
+def tell_left(running: list[Task[Any]], waiting: list[str]) -> None:
+    """Say what was stopped, and what never ran.
+
+    Args:
+        running: The tasks that were running.
+        waiting: For each task that was queued, why driving ended before it began; "" if nobody drove.
+    """
+    left_off = collections.Counter(waiting)
+    forgotten = left_off.pop("", 0)
+    if running:
+        named = "; ".join(task.describe() for task in running[:NAMED]) + "; ..." * (len(running) > NAMED)
+        known = "".join(f"{_tasks_were(count)} never run: {why}. " for why, count in left_off.items())
+        more = known + (f"{_tasks_were(forgotten)} queued and never run. " if forgotten else "")
+        text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"
+        logger().warning(text, _tasks_were(len(running)), named, more)
+        return
+    for why, count in left_off.items():
+        text = "%s never run: %s. To wait for all: dummymp.process_until_done()"
+        logger().warning(text, _tasks_were(count), why)
+    if forgotten:
+        text = "%s queued but never run. Did you forget dummymp.process_until_done()?"
+        logger().warning(text, _tasks_were(forgotten))
+
+
+def _tasks_were(count: int) -> str:
+    return "1 task was" if count == 1 else f"{count} tasks were"
