@@ -316,8 +316,9 @@ class _Server:
         members = processes.group_members(self._pids[number], everyone)
         if not self._adopts:
             return members
-        for orphan in [orphan for orphan, worker in self._left.items() if worker == number]:
-            members |= {orphan} | processes.descendants(orphan, everyone)
+        for orphan, worker in self._left.items():
+            if worker == number:
+                members |= {orphan} | processes.descendants(orphan, everyone)
         return members & processes.descendants(os.getpid(), everyone)
 
     def _end_everything(self) -> None:

@@ -85,6 +85,7 @@ class Intake:
         self.running = 0
 
     def readable(self, handle: WorkerHandle) -> None:
+        """Take in what a worker has sent and written, or that its connection has come to its end."""
         if handle.gone:
             return
         messages = handle.channel.receive()
@@ -102,6 +103,7 @@ class Intake:
                 self.bury(handle, None)
 
     def take_in(self, handle: WorkerHandle, messages: Iterable[tuple[int, Any]], *, to_the_end: bool = False) -> None:
+        """Take in these messages of a worker, and before them what came out of its pipes (`to_the_end`: all of it)."""
         messages = list(messages)
         # What C code wrote before the worker sent these is in the pipes by now.
         self._show_pipes(handle, to_the_end=to_the_end)
@@ -286,6 +288,7 @@ class Intake:
         self._pool.leaves(handle)
 
     def queue_again(self, handle: WorkerHandle, tasks: Iterable[Task[Any]]) -> None:
+        """Let tasks that a worker was sent and has not begun wait again, as the next ones, unless they were dropped."""
         again = [task for task in tasks if task not in handle.dropped]
         handle.engine.waiting.extendleft(reversed(again))
 
@@ -351,6 +354,7 @@ class Intake:
         engine.halted = engine.halted or engine.options().on_error == "stop"
 
     def count_running(self, engine: ProcessEngine, difference: int) -> None:
+        """Count a worker of a queue that has begun to have tasks (+1), or has none any more (-1)."""
         self.running += difference
         engine.running += difference
 

@@ -130,6 +130,7 @@ class Manager:
             self._budget.baseline()
 
     def submit(self, engine: ProcessEngine, tasks: list[Task[Any]], *, first: bool = False) -> None:
+        """Let tasks of a queue wait: as `ProcessEngine.submit`."""
         with held, self._lock:
             if engine.closed:
                 return  # Another thread called reset() just now.
@@ -433,6 +434,7 @@ class Manager:
         return count
 
     def kill_all(self, engine: ProcessEngine, waiting: bool, why: str) -> None:
+        """Stop what a queue runs, and drop what waits if `waiting`: as `ProcessEngine.kill_all`."""
         with held, self._lock:
             for handle in list(self._pool.handles.values()):
                 # Again, if the task that runs ends this very moment and the worker has begun the next.
@@ -654,6 +656,7 @@ class Manager:
     # --- questions ---
 
     def worker_pids(self) -> list[int]:
+        """Give the process ids of the workers, starting ones too."""
         with held, self._lock:
             return self._pool.worker_pids()
 
