@@ -20,7 +20,7 @@ A map of the package, from the top down:
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
     forkserver         the server: starts workers, ends everything           boot, processes, niceness
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
-    freeze, pickling   what travels: calls and results                       captures, modules, explain, errors
+    freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
     wrongcalls         calls that do not fit, told before they are made      keywords, leftovers

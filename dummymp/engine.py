@@ -7,6 +7,7 @@ import collections
 from typing import TYPE_CHECKING, Any, Callable
 
 from .freeze import freeze
+from .repeats import repeat_of
 from .surroundings import capture
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ProcessEngine:
     # What turns a call, and what surrounds it, into bytes.
     freeze = staticmethod(freeze)
     capture = staticmethod(capture)
+    # What makes the next call of the same function cheaper.
+    repeat_of = staticmethod(repeat_of)
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import itertools
 import threading
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .buffers import Collector
 from .captures import Captured, unchanged
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .memoryfile import Piece
     from .pace import Pace
 
-__all__ = ["Frozen", "FunctionBlob", "freeze", "freeze_arguments", "freeze_function"]
+__all__ = ["Frozen", "FunctionBlob", "arguments_text", "freeze", "freeze_arguments", "freeze_function", "remembered"]
 
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
@@ -69,28 +69,27 @@ class FunctionBlob:
         return twin
 
 
-class Frozen:
-    """A call in bytes: a function blob, and the arguments, as `pickling.load_arguments` takes them.
+class Frozen(NamedTuple):
+    """A call in bytes.
 
-    The large buffers of the arguments are `pieces` of memory files. They live as long as this object, which is dropped
-    when the task has ended.
+    Attributes:
+        function: What is called.
+        arguments: As `pickling.load_arguments` takes them.
+        pieces: The large buffers of the arguments, in memory files. They live as long as anybody holds them.
     """
 
-    __slots__ = ("arguments", "function", "pieces", "surroundings")
+    function: FunctionBlob
+    arguments: bytes
+    pieces: Sequence[Piece] = ()
 
-    def __init__(self, function: FunctionBlob, arguments: bytes, pieces: Sequence[Piece] = ()) -> None:
-        self.function = function
-        self.arguments = arguments
-        self.pieces = pieces
-        self.surroundings: Any = None
 
-    def arguments_text(self) -> str:
-        """Put the arguments in words, if they are plain: ``'big.csv', depth=3``; otherwise ``...``."""
-        try:
-            args, kwargs = load_arguments(self.arguments, load=load_plain)
-        except Exception:
-            return "..."
-        return call_text(args, kwargs)
+def arguments_text(arguments: bytes) -> str:
+    """Put the arguments of a `Frozen` in words, if they are plain: ``'big.csv', depth=3``; otherwise ``...``."""
+    try:
+        args, kwargs = load_arguments(arguments, load=load_plain)
+    except Exception:
+        return "..."
+    return call_text(args, kwargs)
 
 
 def freeze(
@@ -153,9 +152,28 @@ def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dic
     return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
 
 
-# By the id of the function. A heavy blob, or one with large buffers, is held by its calls alone, so that their memory
-# is free when they have ended: only its reference is remembered.
-_remembered: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], FunctionBlob | weakref.ref[FunctionBlob]]] = {}
+class Remembered:
+    """What is remembered of a function that was frozen, as long as it lives.
+
+    Attributes:
+        function: Refers to the function.
+        snapshot: What it captured, for `captures.unchanged`.
+        blob: It in bytes. A heavy one, or one with large buffers, is held by its calls alone, so that their memory is
+            free when they have ended: only a reference to it is remembered.
+    """
+
+    __slots__ = ("__weakref__", "blob", "function", "snapshot")
+
+    def __init__(
+        self, function: weakref.ref[Any], snapshot: tuple[Any, ...], blob: FunctionBlob | weakref.ref[FunctionBlob]
+    ) -> None:
+        self.function = function
+        self.snapshot = snapshot
+        self.blob = blob
+
+
+# By the id of the function.
+_remembered: dict[int, Remembered] = {}
 
 
 def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
@@ -164,11 +182,10 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     blob: FunctionBlob | None = None
     known = _remembered.get(id(func))
     if known is not None:
-        reference, snapshot, held = known
-        blob = held() if isinstance(held, weakref.ref) else held
-        if reference() is not func:
+        blob = known.blob() if isinstance(known.blob, weakref.ref) else known.blob
+        if known.function() is not func:
             blob = None
-        elif blob is not None and unchanged(snapshot):
+        elif blob is not None and unchanged(known.snapshot):
             return blob
     captured = Captured()
     stable = captured.add(func)
@@ -181,6 +198,12 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
         blob = FunctionBlob(data, stable and not captured.writes, pace_of(func), collector.pieces)
     _remember(func, captured.snapshot() if stable else (), blob)
     return blob
+
+
+def remembered(func: Callable[..., Any]) -> Remembered | None:
+    """Give what is remembered of a function that was frozen; None if it has to be looked at each time anew."""
+    known = _remembered.get(id(func))
+    return known if known is not None and known.function() is func and known.snapshot else None
 
 
 _hinted: weakref.WeakSet[types.CodeType] = weakref.WeakSet()
@@ -217,7 +240,7 @@ def _remember(func: Callable[..., Any], snapshot: tuple[Any, ...], blob: Functio
     def forget(reference: weakref.ref[Any]) -> None:
         # At the end of the program the names of this module may be gone already; `remembered` is not.
         known = remembered.get(key)
-        if known is not None and known[0] is reference:
+        if known is not None and known.function is reference:
             del remembered[key]
 
     try:
@@ -228,4 +251,4 @@ def _remember(func: Callable[..., Any], snapshot: tuple[Any, ...], blob: Functio
     with _lock:
         if len(_remembered) >= REMEMBERED_FUNCTIONS:
             _remembered.pop(next(iter(_remembered)), None)
-        _remembered[key] = (reference, snapshot, weakref.ref(blob) if heavy else blob)
+        _remembered[key] = Remembered(reference, snapshot, weakref.ref(blob) if heavy else blob)

@@ -36,7 +36,7 @@ from .transport import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .freeze import Frozen, FunctionBlob
+    from .freeze import FunctionBlob
     from .launcher import Started
     from .processes import Process
     from .surroundings import Settings, Surroundings
@@ -75,7 +75,8 @@ class WorkerHandle:
         orphan: The server that started it is gone, so nobody will tell how it ends.
         process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.
-        talks: What it sent last were more than a few short results.
+        full: There was as much to read of it, the last time, as one read takes, so there may be more.
+        talks: So many bytes it sent then for each task that it ended.
         closing: Its connection is closed, and it was told to end.
         killed: The server was asked to end it.
         peak: The most memory that it ever used, in bytes; 0 until it has ended, and where nobody can tell.
@@ -113,7 +114,8 @@ class WorkerHandle:
         self.orphan = False
         self.process: Process | None = None
         self.pidfd: io.FileIO | None = None
-        self.talks = False
+        self.full = False
+        self.talks = 0
         self.closing = False
         self.killed = False
         self.peak = 0
@@ -132,15 +134,14 @@ class WorkerHandle:
 
     def post_task(self, task: Task[Any], settings: Settings) -> None:
         """Queue a task to be sent, and before it what the worker does not know yet."""
-        frozen = task.frozen
-        assert frozen is not None
-        function, surroundings, arguments = frozen.function, frozen.surroundings, frozen.arguments
+        function, surroundings, arguments = task.function, task.surroundings, task.arguments
+        assert function is not None and surroundings is not None
         self._post_news(function, surroundings, settings)
         if task.chunk is not None:
             self.channel.post(CHUNK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
-        elif frozen.pieces or function.pieces:
+        elif task.pieces or function.pieces:
             head = TASK_HEAD.pack(task.index, function.number, surroundings.number)
-            parcel = pack(arguments, frozen.pieces, self._packets.send, function_pieces=function.pieces)
+            parcel = pack(arguments, task.pieces, self._packets.send, function_pieces=function.pieces)
             self.channel.post(TASK_WITH_BUFFERS, head, *parcel)
         else:
             self.channel.post_task(task.index, function.number, surroundings.number, arguments)
@@ -148,10 +149,10 @@ class WorkerHandle:
 
     def post_batch(self, tasks: list[Task[Any]], settings: Settings) -> None:
         """Queue tasks to be sent as one: calls of one function from one place, numbered one after another."""
-        frozen: list[Frozen] = [task.frozen for task in tasks]  # type: ignore[misc]
-        function, surroundings = frozen[0].function, frozen[0].surroundings
+        function, surroundings = tasks[0].function, tasks[0].surroundings
+        assert function is not None and surroundings is not None
         self._post_news(function, surroundings, settings)
-        arguments = join_arguments([each.arguments for each in frozen])
+        arguments = join_arguments([task.arguments for task in tasks])
         self.channel.post(BATCH, TASK_HEAD.pack(tasks[0].index, function.number, surroundings.number), arguments)
         self.assigned.extend(tasks)
 
@@ -171,15 +172,16 @@ class WorkerHandle:
         assert self._settings is not None
         self.post_task(task, self._settings)
 
-    def bytes_for(self, frozen: Frozen) -> int:
+    def bytes_for(self, task: Task[Any]) -> int:
         """Count what `post_task` would send for a task; each large buffer as `BUFFER_BYTES`."""
-        size = len(frozen.arguments)
-        if frozen.function.number not in self._functions:
-            size += len(frozen.function.data)
-        if frozen.surroundings.number != self._surroundings:
-            size += len(frozen.surroundings.data)
-        if frozen.pieces or frozen.function.pieces:
-            size += BUFFER_BYTES * (len(frozen.pieces) + len(frozen.function.pieces))
+        size, function, surroundings = len(task.arguments), task.function, task.surroundings
+        assert function is not None and surroundings is not None
+        if function.number not in self._functions:
+            size += len(function.data)
+        if surroundings.number != self._surroundings:
+            size += len(surroundings.data)
+        if task.pieces or function.pieces:
+            size += BUFFER_BYTES * (len(task.pieces) + len(function.pieces))
         return size
 
     def _remember(self, number: int, size: int) -> None:

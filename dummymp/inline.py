@@ -40,6 +40,10 @@ class InlineEngine:
     freeze = staticmethod(functools.partial(freeze, here=True))
     capture = staticmethod(capture)
 
+    @staticmethod
+    def repeat_of(*args: Any) -> None:
+        """Say that each call is frozen by itself."""
+
     def __init__(
         self,
         *,
@@ -124,10 +128,10 @@ class InlineEngine:
         value, error = None, None
         try:
             task.freeze_live()
-            assert task.frozen is not None
+            assert task.function is not None
             with _Surroundings(task):
-                func = loads(task.frozen.function.data)
-                args, kwargs = load_arguments(task.frozen.arguments)
+                func = loads(task.function.data)
+                args, kwargs = load_arguments(task.arguments)
                 began = time.perf_counter()
                 with nesting.task_runs_here(task.describe):
                     value = func(*args, **kwargs)
@@ -181,9 +185,9 @@ class _Surroundings:
     """Puts a task into its working directory, its environment and its seed, and everything back afterwards."""
 
     def __init__(self, task: Task[Any]) -> None:
-        assert task.frozen is not None
-        self._seed = task.frozen.surroundings.seed
-        self._cwd, self._variables = task.frozen.surroundings.cwd, task.frozen.surroundings.environ
+        surroundings = task.surroundings
+        assert surroundings is not None
+        self._seed, self._cwd, self._variables = surroundings.seed, surroundings.cwd, surroundings.environ
         self._task = task.index
         self._before: tuple[str | None, dict[Any, Any]] = (None, {})
         self._random: list[tuple[Any, str, Any]] = []

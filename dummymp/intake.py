@@ -33,6 +33,7 @@ from .transport import (
     NOTE,
     PART,
     PART_HEAD,
+    READ_SIZE,
     READY,
     RECORD,
     RESULT,
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake", "say"]
 
-# A worker that sent more than so many bytes since we looked last may be waiting for us to read.
-TALKS = 8192
 # With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
 
@@ -88,9 +87,11 @@ class Intake:
         """Take in what a worker has sent and written, or that its connection has come to its end."""
         if handle.gone:
             return
-        messages = handle.channel.receive()
+        messages, answered = handle.channel.receive(), handle.answered
         self.take_in(handle, messages)
-        handle.talks = sum(len(message) for _, message in messages) > TALKS
+        size = sum(len(message) for _, message in messages)
+        handle.full = size > READ_SIZE // 2
+        handle.talks = size // max(1, handle.answered - answered)
         if not handle.channel.closed:
             self._pool.flush(handle)
         elif not handle.closing:
@@ -151,8 +152,7 @@ class Intake:
         # What was written to a pipe may be of a task that still runs: its lines are not to be cut.
         self.show_unfinished(handle, of_pipes=len(messages) >= len(handle.assigned))
         tasks, bodies = [], []
-        for message in messages:
-            task = self._ended(handle, message)
+        for task, message in zip(self._take_off(handle, messages), messages):
             body: Any = message[ENDED_HEAD.size :]
             if task is not None:
                 task.size = len(body)
@@ -201,7 +201,7 @@ class Intake:
         """Take in how a task failed."""
         engine, answered = handle.engine, handle.answered
         self.show_unfinished(handle, of_pipes=len(handle.assigned) <= 1)
-        task = self._ended(handle, message)
+        task = self._take_off(handle, [message])[0]
         if task is not None:
             self._outbox.post(engine.began, task)
             rebuild, how = unpack_failure(task, memoryview(message)[ENDED_HEAD.size :])
@@ -239,21 +239,27 @@ class Intake:
                 handle.start_clock()
             self._outbox.post(handle.engine.part, task, message)
 
-    def _ended(self, handle: WorkerHandle, message: Any) -> Task[Any] | None:
-        """Take the task off a worker that it has ended; None if it was killed, and its end told, before."""
-        number, seconds = ENDED_HEAD.unpack_from(message)
-        if not handle.assigned or handle.assigned[0].index != number:
-            return None  # Its answer was on the way.
-        task = handle.assigned.popleft()
-        handle.answered += 1
-        if task in handle.dropped:
-            return None
-        if handle.begun is not task:
-            task.attempts += 1  # It began and ended since we looked last.
-        task.seconds = seconds
-        task._pid = handle.pid
-        task.frozen.function.pace.note(seconds)  # type: ignore[union-attr]
-        return task
+    def _take_off(self, handle: WorkerHandle, messages: list[Any]) -> list[Task[Any] | None]:
+        """Take the tasks off a worker that it has ended; None for one that was killed, and its end told, before."""
+        assigned, dropped, begun, pid = handle.assigned, handle.dropped, handle.begun, handle.pid
+        tasks: list[Task[Any] | None] = []
+        for message in messages:
+            number, seconds = ENDED_HEAD.unpack_from(message)
+            if not assigned or assigned[0].index != number:
+                tasks.append(None)  # Its answer was on the way.
+                continue
+            task = assigned.popleft()
+            handle.answered += 1
+            if dropped and task in dropped:
+                tasks.append(None)
+                continue
+            if task is not begun:
+                task.attempts += 1  # It began and ended since we looked last.
+            task.seconds = seconds
+            task._pid = pid
+            task.function.pace.note(seconds)  # type: ignore[union-attr]
+            tasks.append(task)
+        return tasks
 
     def _take_returned(self, handle: WorkerHandle, message: Any) -> None:
         """Queue again, in front, what a worker gave back."""

@@ -401,9 +401,9 @@ class _LazyMap:
             engine.submit(tasks, first=True)
 
     def _done(self, task: Task[Any]) -> None:
-        task.frozen = None
+        task.drop_call()
         if isinstance(task, Chunk):
-            task.pieces = []
+            task.items = []
         self._working.discard(task)
 
     def _add_part(self, task: Any, part: Any) -> None:

@@ -67,11 +67,16 @@ AHEAD_SECONDS = 0.016
 # but after a nap of so many seconds at most. Longer: fewer switches; shorter: results come sooner. Less than
 # `CALL_BACK_AFTER`, or there would be no naps.
 NAP = 0.008
-# Not worth it below this, nor for tasks shorter than that: they keep us busy all the time.
+# Not worth it below this.
 NAP_LEAST = 0.0005
-NAP_FROM = 0.0001
+# Tasks shorter than this, in seconds, keep us busy for much of the time.
+TINY = 0.0001
+# What a worker sends meanwhile must fit into the pipe, or it waits for us, and into what is read at once.
+NAP_BYTES = 1 << 15
+# So many tasks are sent at first to a worker that has none. More: other workers wait longer for theirs.
+FIRST_BATCH = 256
 # What a worker needs for a task besides the function itself.
-TASK_OVERHEAD = 4e-6
+TASK_OVERHEAD = 3e-6
 # What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
 AHEAD_BYTES = 60_000
 # What a task in a batch takes besides its arguments, in bytes.
@@ -268,10 +273,12 @@ class Manager:
             if not handle.assigned:
                 continue
             seconds = _expected(handle.assigned[0])
-            if seconds < NAP_FROM or handle.talks or handle.calling_back or handle.assigned[0].chunk is not None:
+            if not seconds or handle.full or handle.calling_back or handle.assigned[0].chunk is not None:
                 return 0.0
-            enough = (len(handle.assigned) - 1) * seconds / 2
-            nap = min(nap or NAP, enough)
+            # To take in what came of tiny tasks, and to send more, takes us much of that time.
+            tasks = (len(handle.assigned) - 1) // (4 if seconds < TINY else 2)
+            tasks = min(tasks, NAP_BYTES // max(1, handle.talks))
+            nap = min(nap or NAP, tasks * (seconds + TASK_OVERHEAD))
             if nap < NAP_LEAST:
                 return 0.0
         return nap
@@ -531,7 +538,7 @@ class Manager:
         engine.decision = self._budget.decide(options, self._intake.running)
         while engine.waiting and self._may_start(engine, options):
             task = engine.waiting[0]
-            if task.frozen is None:
+            if task.function is None:
                 self._to_freeze.append((engine, task))
                 break
             handle = self._pool.worker_for(options)
@@ -546,7 +553,7 @@ class Manager:
             handle.engine = engine
             self._intake.count_running(engine, +1)
             self._intake.begin(handle)
-            self._send_ahead(engine, handle)
+            self._send_ahead(engine, handle, FIRST_BATCH)
             self._pool.flush(handle)
         self._top_up(engine)
         self._budget.note_running(self._intake.running)
@@ -570,11 +577,12 @@ class Manager:
             return
         for handle in self._pool.handles.values():
             if handle.engine is engine and self._is_stuck(handle):
-                if sum(map(_expected, handle.assigned)) > WORTH_SHARING + _expected(handle.assigned[0]):
+                behind = sum(map(_expected, handle.assigned)) - _expected(handle.assigned[0])
+                if behind + TASK_OVERHEAD * (len(handle.assigned) - 1) > WORTH_SHARING:
                     handle.call_back()
 
-    def _send_ahead(self, engine: ProcessEngine, handle: WorkerHandle) -> None:
-        """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each."""
+    def _send_ahead(self, engine: ProcessEngine, handle: WorkerHandle, most: int | None = None) -> None:
+        """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each; at most so many."""
         if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
             return
         if handle.assigned and not engine.leaving and not self._is_short(handle):
@@ -584,24 +592,25 @@ class Manager:
             return  # It was called back from behind a slow item, and what follows would be, too.
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
-            frozen = waiting[0].frozen
-            if frozen is None:
+            function = waiting[0].function
+            if function is None:
                 return
-            if frozen.function.pace is not pace:
-                pace = frozen.function.pace
+            if function.pace is not pace:
+                pace = function.pace
                 depth = self._depth(engine, pace)
+                depth = depth if most is None else min(depth, most)
                 if len(assigned) > depth // 2 and room == AHEAD_BYTES:
                     return  # It has enough for now.
-            room -= handle.bytes_for(frozen)
+            room -= handle.bytes_for(waiting[0])
             if len(assigned) >= depth or room < 0:
                 return
             if chunk is not None and chunk.index == waiting[0].index:
                 return  # The first item of that chunk, which failed: no two tasks in a worker have the same number.
-            batch = _find_batch(waiting, depth - len(assigned), room) if chunk is None else []
+            batch, left = _find_batch(waiting, depth - len(assigned), room) if chunk is None else ([], 0)
             if batch:
                 handle.post_batch(batch, self._settings)
-                for task in batch:
-                    room -= len(task.frozen.arguments) + BATCH_BYTES  # type: ignore[union-attr]
+                room = left
+                for _ in batch:
                     waiting.popleft()
             else:
                 handle.post_task(waiting[0], self._settings)
@@ -620,8 +629,12 @@ class Manager:
             return least
         assert engine.decision is not None
         each = pace.seconds + TASK_OVERHEAD
-        share = max(len(engine.waiting) // max(1, engine.decision.allowed), int(WORTH_SHARING / each))
-        return max(least, 1 + min(share, int(AHEAD_SECONDS / each)))
+        ahead, workers = int(AHEAD_SECONDS / each), max(1, engine.decision.allowed)
+        share = len(engine.waiting) // workers
+        if share < ahead:  # Nearly at the end: nobody is to be left without.
+            sent = sum(len(handle.assigned) for handle in self._pool.handles.values() if handle.engine is engine)
+            share = max((len(engine.waiting) + sent) // workers, int(WORTH_SHARING / each))
+        return max(least, 1 + min(share, ahead))
 
     def _freeze_live(self) -> bool:
         """Freeze the calls that were queued with copy_args=False and may start now; tell whether there were any.
@@ -686,11 +699,11 @@ class Manager:
 
 def _expected(task: Task[Any]) -> float:
     """Say how many seconds a task will take; 0 if nobody knows."""
-    return (task.frozen.function.pace.seconds or 0.0) if task.frozen is not None else 0.0
+    return (task.function.pace.seconds or 0.0) if task.function is not None else 0.0
 
 
-def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> list[Task[Any]]:
-    """Find the first tasks that wait and can be sent as one message; none if it were one alone.
+def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> tuple[list[Task[Any]], int]:
+    """Find the first tasks that wait and can be sent as one message, none if it were one alone, and what room is left.
 
     They are calls of one function from one place, numbered one after another, with small arguments.
     """
@@ -698,21 +711,19 @@ def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> list[Task
     function = surroundings = None
     number = 0
     for task in itertools.islice(waiting, most):
-        frozen = task.frozen
-        if frozen is None or frozen.pieces:
-            break
         if not batch:
-            function, surroundings, number = frozen.function, frozen.surroundings, task.index
-            if task.chunk is not None or function.pieces:
+            function, surroundings, number = task.function, task.surroundings, task.index
+            if function is None or task.chunk is not None or function.pieces:
                 break
-        elif frozen.function is not function or frozen.surroundings is not surroundings or task.index != number:
+        elif task.function is not function or task.surroundings is not surroundings or task.index != number:
             break
-        room -= len(frozen.arguments) + BATCH_BYTES
-        if room < 0:
+        left = room - len(task.arguments) - BATCH_BYTES
+        if task.pieces or left < 0:
             break
+        room = left
         batch.append(task)
         number += 1
-    return batch if len(batch) > 1 else []
+    return (batch, room) if len(batch) > 1 else ([], room)
 
 
 def _overdue_at(handle: WorkerHandle) -> float:

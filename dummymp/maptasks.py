@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .chunks import ONE, PACKED, read_entries
 from .fate import unpack_failure
-from .freeze import Frozen, FunctionBlob
+from .freeze import Frozen, FunctionBlob, arguments_text
 from .task import Task
 
 if TYPE_CHECKING:
@@ -72,19 +72,19 @@ class Chunk(Item):
 
     Attributes:
         form: How the pieces travel, see `chunks`.
-        pieces: The items.
+        items: The items, each a piece.
         told: The first item of which nothing is known yet.
         end: The item after the last.
         log: What the page of the worker says of the items that ended, once somebody looked.
         whole: It has not been cut.
     """
 
-    __slots__ = ("chunk", "end", "form", "log", "pieces", "told", "whole")
+    __slots__ = ("chunk", "end", "form", "items", "log", "told", "whole")
 
     def __init__(self, index: int, call: Call, form: int, pieces: list[Any]) -> None:
         super().__init__(_nobody, index, call.name, timeout=call.timeout, retries=0)
         self.form = form
-        self.pieces = pieces
+        self.items = pieces
         self.told = index
         self.end = index + len(pieces)
         self.log: bytes | None = None
@@ -100,7 +100,7 @@ class Chunk(Item):
 
     def arguments_of(self, number: int) -> bytes:
         """Give the pickle of ``(args, kwargs)`` of an item."""
-        piece = self.pieces[number - self.index]
+        piece = self.items[number - self.index]
         if self.form == PACKED:
             return bytes(piece)
         return pickle.dumps(call_of(self.form, piece), 5)
@@ -110,8 +110,7 @@ class Chunk(Item):
         number = self.running()
         if number is None:
             return f"items {self.told} to {self.end - 1} of {self.name}(...)"
-        assert self.frozen is not None
-        return f"item {number}, {self.name}({Frozen(self.frozen.function, self.arguments_of(number)).arguments_text()})"
+        return f"item {number}, {self.name}({arguments_text(self.arguments_of(number))})"
 
 
 def call_of(form: int, piece: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -155,8 +154,7 @@ class _ChunkPace:
 def make_item(call: Call, number: int, frozen: Frozen, *, retries: int) -> Item:
     """Make the task of one item."""
     task = Item(_nobody, number, call.name, timeout=call.timeout, retries=retries)
-    frozen.surroundings = call.surroundings
-    task.frozen = frozen
+    task.take(frozen, call.surroundings)
     return task
 
 
@@ -165,8 +163,7 @@ def make_chunk(call: Call, first: int, form: int, pieces: list[Any], data: bytes
     chunk = Chunk(first, call, form, pieces)
     pace = call.function.pace
     expected = len(pieces) * ((pace.seconds or 0.0) + ITEM_OVERHEAD)
-    chunk.frozen = Frozen(call.function.twin(_ChunkPace(chunk, pace, expected)), data)
-    chunk.frozen.surroundings = call.surroundings
+    chunk.take(Frozen(call.function.twin(_ChunkPace(chunk, pace, expected)), data), call.surroundings)
     return chunk
 
 
@@ -174,7 +171,7 @@ def split(call: Call, chunk: Chunk, first: int, end: int, step: int) -> list[Ite
     """Make new tasks of the items of a chunk from `first` up to `end`, so many each."""
     tasks: list[Item] = []
     for start in range(first, end, step):
-        pieces = chunk.pieces[start - chunk.index : min(start + step, end) - chunk.index]
+        pieces = chunk.items[start - chunk.index : min(start + step, end) - chunk.index]
         if len(pieces) == 1:
             frozen = Frozen(call.function, chunk.arguments_of(start))
             tasks.append(make_item(call, start, frozen, retries=call.retries))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 
@@ -23,6 +24,8 @@ START_METHODS = ("forkserver", "spawn")
 ON_ERROR = ("continue", "stop", "raise")
 # For trying out a start method without touching the script.
 START_METHOD_VARIABLE = "DUMMYMP_START_METHOD"
+
+_editions = itertools.count(1)
 
 
 class Options:
@@ -48,10 +51,11 @@ class Options:
             Default None: what the priority says.
         start_method: "forkserver", "spawn", or None (default): forkserver where the platform has it.
         engine: "processes" (default), or "inline": in this process, one after another, for debugging.
+        edition: Not a setting, but a number that tells whether any was changed: 0 as long as all are at their defaults.
     """
 
     __slots__ = (
-        "changed", "copy_args", "engine", "log_prefix", "max_processes", "min_free_memory", "on_end", "on_error",
+        "copy_args", "edition", "engine", "log_prefix", "max_processes", "min_free_memory", "on_end", "on_error",
         "on_start", "priority", "retries", "seed", "start_method", "tasks_per_worker", "threads_per_task", "timeout",
     )  # fmt: skip
 
@@ -70,9 +74,10 @@ class Options:
     min_free_memory: float | None
     start_method: str | None
     engine: str
+    edition: int
 
     def __init__(self) -> None:
-        self.changed = False
+        self.edition = 0
         for name, (default, check) in _RULES.items():
             setattr(self, name, check(name, default))
 
@@ -91,7 +96,7 @@ class Options:
         old = {name: getattr(self, name) for name in checked}
         for name, value in checked.items():
             setattr(self, name, value)
-        self.changed = True
+        self.edition = next(_editions)
         return old
 
     def check(self, name: str, value: Any) -> Any:

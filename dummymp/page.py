@@ -36,7 +36,8 @@ class Page:
     def __init__(self, fd: int) -> None:
         self.memory = mmap.mmap(fd, self.SIZE)
         self.numbers = memoryview(self.memory)[: self.KEPT].cast("Q")
-        self._start = 0  # Where the messages begin, as in `numbers`.
+        # Where the messages begin and end, as in `numbers`.
+        self._start = self._end = 0
 
     @staticmethod
     def create() -> int:
@@ -62,15 +63,15 @@ class Page:
 
     def keep(self, position: int, message: bytes) -> bool:
         """Keep a message that belongs at this position of what goes over the connection; False if there is no room."""
-        numbers = self.numbers
-        if numbers[3] != position:  # It is the first.
-            self._start = numbers[2] = position
+        if self._end != position:  # It is the first.
+            self._start = self.numbers[2] = position
         at = self.KEPT + position - self._start
         end = at + len(message)
         if end > self.LOG:
             return False
         self.memory[at:end] = message
-        numbers[3] = position + len(message)  # Last, for a message that was not written whole does not count.
+        # Last, for a message that was not written whole does not count.
+        self._end = self.numbers[3] = position + len(message)
         return True
 
     def kept(self, position: int) -> bytes:
@@ -87,7 +88,7 @@ class Page:
 
     def forget_kept(self) -> None:
         """Make room for other messages, for those that were kept have been sent."""
-        self._start = self.numbers[2] = self.numbers[3]
+        self._start = self.numbers[2] = self._end
 
     def close(self) -> None:
         """Let go of it. Again is fine."""

@@ -68,6 +68,13 @@ class Surroundings:
                 variables.setdefault(_key(name), _key(str(threads)))
         self.data = dumps((cwd, variables, seed))
 
+    def hold(self) -> bool:
+        """Tell whether working directory and environment are still what they were."""
+        try:
+            return os.getcwd() == self.cwd and _environ() == self.environ
+        except OSError:
+            return self.cwd is None and _environ() == self.environ  # The directory is gone.
+
 
 _last: Surroundings | None = None
 
@@ -76,13 +83,8 @@ def capture(seed: int | None, threads: int | None) -> Surroundings:
     """Take what surrounds this moment. As long as nothing changes, it is the same object."""
     global _last
     last = _last
-    try:
-        cwd: str | None = os.getcwd()
-    except OSError:
-        cwd = None  # The directory is gone.
-    environ = _environ()
-    if last is None or last.cwd != cwd or last.seed != seed or last.threads != threads or last.environ != environ:
-        last = _last = Surroundings(cwd, dict(environ), seed, threads)
+    if last is None or last.seed != seed or last.threads != threads or not last.hold():
+        last = _last = Surroundings(_cwd(), dict(_environ()), seed, threads)
     return last
 
 
@@ -112,8 +114,11 @@ def apply_surroundings(cwd: str | None, variables: dict[Any, Any]) -> None:
 
 def _environ() -> dict[Any, Any]:
     # The dict behind os.environ compares many times faster than os.environ itself, which decodes every entry.
-    data: dict[Any, Any] | None = getattr(os.environ, "_data", None)
-    return dict(os.environ) if data is None else data
+    try:
+        data: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+    except AttributeError:
+        return dict(os.environ)
+    return data
 
 
 def _key(text: str) -> Any:
@@ -150,6 +155,8 @@ class _Moves:
         """Begin."""
         if hasattr(os.environ, "_data"):
             self._variables = os.environ._data = _Variables(os.environ._data)
+            if hasattr(os, "environb"):
+                os.environb._data = self._variables  # type: ignore[attr-defined]
             for name in ("chdir", "fchdir"):
                 if hasattr(os, name):
                     self._watch(name, getattr(os, name))
@@ -157,7 +164,10 @@ class _Moves:
 
     def may_be(self) -> bool:
         """Tell whether there may have been a change. So it is, too, where os.environ is another object by now."""
-        return self.seen or not self.watched or getattr(os.environ, "_data", None) is not self._variables
+        try:
+            return self.seen or not self.watched or os.environ._data is not self._variables  # type: ignore[attr-defined]
+        except AttributeError:
+            return True
 
     def _watch(self, name: str, change: Any) -> None:
         @functools.wraps(change)

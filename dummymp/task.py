@@ -9,10 +9,13 @@ from .errors import TaskFailed
 from .hints import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Callable, Protocol
 
-    from .freeze import Frozen
+    from .freeze import Frozen, FunctionBlob
     from .maptasks import Chunk
+    from .memoryfile import Piece
+    from .surroundings import Surroundings
 
     class Owner(Protocol):
         """What a task needs of the queue that recorded it."""
@@ -47,13 +50,17 @@ class Task(Generic[T]):
     more_time = "dummymp.configure(timeout=...)"
 
     __slots__ = (
-        "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "attempts", "ended_at",
-        "frozen", "index", "live", "queued_at", "retries", "seconds", "size", "started_at", "state",
-        "timeout",
+        "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "arguments", "attempts",
+        "ended_at", "function", "index", "live", "pieces", "queued_at", "retries", "seconds", "size", "started_at",
+        "state", "surroundings", "timeout",
     )  # fmt: skip
 
-    # Either the call in bytes, or (with copy_args=False) what freezes it when the task starts. Dropped at the end.
-    frozen: Frozen | None
+    # Either the call in bytes, as in `Frozen`, or (with copy_args=False) what freezes it when the task starts, and no
+    # `function` until then. Dropped at the end.
+    function: FunctionBlob | None
+    arguments: bytes
+    pieces: Sequence[Piece]
+    surroundings: Surroundings | None
     live: Callable[[], None] | None
     started_at: float | None
     ended_at: float | None
@@ -68,7 +75,9 @@ class Task(Generic[T]):
         self._queue = queue
         self.index = index
         self._function_name = name
-        self.frozen = self.live = None
+        self.function = self.surroundings = self.live = None
+        self.arguments = b""
+        self.pieces = ()
         self.timeout = timeout
         self.retries = retries
         self.state = "queued"
@@ -159,8 +168,36 @@ class Task(Generic[T]):
         Raises:
             NotPicklable: Something cannot travel.
         """
-        self.frozen = engine.freeze(func, args, kwargs, number=self.index)
-        self.frozen.surroundings = surroundings
+        self.take(engine.freeze(func, args, kwargs, number=self.index), surroundings)
+
+    def take(self, frozen: Frozen, surroundings: Surroundings) -> None:
+        """Be this call."""
+        self.function, self.arguments, self.pieces = frozen
+        self.surroundings = surroundings
+
+    def _close(self, now: float, value: Any, error: BaseException | None) -> bool:
+        """Be done, or failed if there is an error. For the queue; False if it had ended before."""
+        state = self.state
+        if state == "done" or state == "failed":
+            return False
+        if self.started_at is None and error is None:
+            self.started_at = now - (self.seconds or 0.0)  # Its beginning and its end are heard of at once.
+        self.ended_at = now
+        if callable(self._pid):
+            self._pid = self._pid()
+        self.function = self.surroundings = self.live = None  # `drop_call`, without the time of another call.
+        self.arguments = b""
+        self.pieces = ()
+        self._value = value
+        self._error = error
+        self.state = "done" if error is None else "failed"  # Last, for other threads look at it.
+        return True
+
+    def drop_call(self) -> None:
+        """Forget the call, which will not run again, and with it the memory of its arguments."""
+        self.function = self.surroundings = self.live = None
+        self.arguments = b""
+        self.pieces = ()
 
     def freeze_live(self) -> None:
         """Turn a call that was queued with copy_args=False into bytes, now that it starts. Raises as `freeze`."""
@@ -171,8 +208,12 @@ class Task(Generic[T]):
 
     def describe(self) -> str:
         """Put it in words for a message: ``task 7, simulate('big.csv')``."""
-        call = self.frozen.arguments_text() if self.frozen is not None else "..."
-        return f"task {self.index}, {self._function_name}({call})"
+        text = "..."
+        if self.function is not None:
+            from .freeze import arguments_text
+
+            text = arguments_text(self.arguments)
+        return f"task {self.index}, {self._function_name}({text})"
 
     def __repr__(self) -> str:
         return f"<Task {self.index} {self._function_name} {self.state}>"

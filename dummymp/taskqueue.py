@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .callbacks import Callbacks
     from .hints import T
     from .outbox import After
+    from .repeats import Repeat
 
     P = ParamSpec("P")
 
@@ -38,6 +39,9 @@ __all__ = ["TaskQueue"]
 
 # What a function has in `co_flags` (see `inspect`) that is a generator, a coroutine, or an asynchronous generator.
 UNUSUAL = 0x20 | 0x80 | 0x200
+# Of so many functions a queue knows what the next call has in common with the last. More: a script with more functions
+# than that finds it out again and again; fewer: less memory.
+REPEATS = 128
 # The type of code: `types.CodeType`.
 CODE = type((lambda: None).__code__)
 
@@ -72,6 +76,8 @@ class TaskQueue:
         self._tasks: list[Task[Any]] = []
         self._handed_over = 0  # so many of them, to the engine
         self._engine: Any = None
+        # What is known of the functions that were queued last, by their ids.
+        self._repeats: dict[int, Repeat] = {}
         self._running = 0
         # Those that began and have not ended: what runs, and what waits for its next attempt.
         self._begun = 0
@@ -107,11 +113,36 @@ class TaskQueue:
             TypeError: `func` is nothing that can be called later, or not with these arguments.
             NotPicklable: The function or an argument cannot be sent to another process; the message says which.
         """
+        known: Repeat | None = self._repeats.get(id(func))
+        task: Task[T] | None = None
+        if known is not None:
+            engine = known.engine
+            task = known.again(self, func, args, kwargs)
+        if task is None:
+            engine, task = self._record(func, args, kwargs)
+        with self._lock:
+            if engine is self._engine:
+                task.index = len(self._tasks)
+                if self._handed_over == task.index:
+                    engine.expect()
+                self._interrupted = False
+                self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
+            else:
+                engine = None
+        if engine is None:
+            return self.run(func, *args, **kwargs)  # Another thread called reset() just now.
+        if engine.driven:
+            self._hand_over()
+        return task
+
+    def _record(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Task[T]]:
+        """Make a task of a call of which nothing is known; give the engine, too, that has frozen it."""
         if not callable(func):
             from .wrongcalls import not_callable
 
             raise TypeError(not_callable(func))
         options = self._options
+        edition = options.edition
         engine = self._engine
         if engine is None:
             with self._lock:
@@ -128,22 +159,19 @@ class TaskQueue:
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task.freeze(engine, func, args, kwargs, surroundings=surroundings)
+            self._remember(engine.repeat_of(func, args, kwargs, task, engine), options, edition)
         else:
             task.live = functools.partial(task.freeze, engine, func, args, kwargs, surroundings=surroundings)
-        with self._lock:
-            if engine is self._engine:
-                task.index = len(self._tasks)
-                if self._handed_over == task.index:
-                    engine.expect()
-                self._interrupted = False
-                self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
-            else:
-                engine = None
-        if engine is None:
-            return self.run(func, *args, **kwargs)  # Another thread called reset() just now.
-        if engine.driven:
-            self._hand_over()
-        return task
+        return engine, task
+
+    def _remember(self, repeat: Repeat | None, options: Options, edition: int) -> None:
+        """Remember a call for the next one of its function, unless a setting has changed since it was recorded."""
+        if repeat is not None:
+            with self._lock:
+                if repeat.engine is self._engine and options is self._options and edition == options.edition:
+                    if len(self._repeats) >= REPEATS:
+                        self._repeats.clear()
+                    self._repeats[repeat.key] = repeat
 
     def _hand_over(self) -> None:
         """Give the engine the tasks that it has not got yet."""
@@ -428,11 +456,8 @@ class TaskQueue:
         if error is None:
             return next(self._went_well([(task, value)]), None)
         with self._lock:
-            if not self._close(task):
+            if not self._close(task, time.time(), None, error):
                 return None
-            task._error = error
-            self._failed += 1
-            task.state = "failed"
             on_error = self._options.on_error
             if on_error == "raise":
                 self._unraised[task.index] = error
@@ -444,41 +469,31 @@ class TaskQueue:
     def _went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         options = self._options
         if options.on_start is None and options.on_end is None:
+            now = time.time()
             with self._lock:
                 for task, value in ends:
-                    self._note_value(task, value)
+                    self._close(task, now, value)
             return
         for task, value in ends:
             if task.started_at is None and options.on_start is not None:
                 yield self._began(task)
             with self._lock:
-                noted = self._note_value(task, value)
+                noted = self._close(task, time.time(), value)
             if noted and options.on_end is not None:
                 yield self._callback("on_end", options.on_end)
 
-    def _note_value(self, task: Task[Any], value: Any) -> bool:
-        """Note what a task returned; False if another thread called reset() just now."""
-        quick = task.started_at is None  # We hear of its beginning and its end at once.
-        if not self._close(task):
-            return False
-        if quick:
-            task.started_at = task.ended_at - (task.seconds or 0.0)  # type: ignore[operator]
-        task._value = value
-        self._done += 1
-        task.state = "done"
-        return True
-
-    def _close(self, task: Task[Any]) -> bool:
+    def _close(self, task: Task[Any], now: float, value: Any, error: BaseException | None = None) -> bool:
         """Take note that a task has ended; False if another thread called reset() just now."""
-        if task._has_ended():
+        begun = task.started_at is not None
+        if not task._close(now, value, error):
             return False
-        task.ended_at = time.time()
-        if callable(task._pid):
-            task._pid = task._pid()
-        task.frozen = task.live = None
-        if task.started_at is not None:
+        if begun:
             self._count_running(task, False)
             self._begun -= 1
+        if error is None:
+            self._done += 1
+        else:
+            self._failed += 1
         return True
 
     def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> After | None:
@@ -573,6 +588,7 @@ class TaskQueue:
         """
         with self._lock:
             old = self._options.change(options)
+            self._repeats.clear()
             if "engine" in old and old["engine"] != self._options.engine:
                 self._change_engine(old)
         return Configured(self, old)
@@ -641,7 +657,7 @@ class TaskQueue:
         """End the tasks that have not ended, so that nobody waits for them; tell nobody."""
         for task in self._tasks:
             if not task._has_ended():
-                task.frozen = task.live = None
+                task.drop_call()
                 task._error = TaskKilled(f"task {task.index}, {task.name}(...), was forgotten, because {why}")
                 task.state = "failed"
 
@@ -716,7 +732,7 @@ class TaskQueue:
     def start_over(self) -> bool:
         """Be like new; tell whether tasks waited. For `nesting`, after every task: quick if there is nothing to do."""
         waited = False
-        if self._tasks or self._options.changed:
+        if self._tasks or self._options.edition:
             waited = self.has_waiting()
             self._options = Options()
             self._set_empty()

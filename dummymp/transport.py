@@ -12,6 +12,7 @@ such a task. Where the worker dies meanwhile, or C code keeps it busy, the paren
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import marshal
 import os
@@ -23,7 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from .page import Page
 
@@ -45,6 +46,10 @@ GATHER = 512
 # What finished is told of after so many seconds. Telling takes a worker about 10 microseconds, the parent 20. Longer:
 # less of that; shorter: results come sooner. Nothing is lost meanwhile, since it is in the page.
 TOGETHER = 1e-3
+
+# To close a file takes longer than this, in seconds. So a shorter task cannot have closed the connection, which is
+# looked at after others.
+CAN_CLOSE = 1e-6
 
 # What `TEXT` was written to; also the file descriptors.
 STDOUT, STDERR = 1, 2
@@ -309,7 +314,9 @@ class WorkerChannel:
             self._send_all = connection.send_bytes
         self._reader = _Reader()
         self._messages: collections.deque[tuple[int, Any]] = collections.deque()
-        # Guards the messages that were read. While the receiving thread sleeps in a read, there are none.
+        self._calls: Iterator[Any] = iter(())  # What is left of a BATCH.
+        # Guards the messages that were read, but the receiving thread takes the first without it. While that sleeps in
+        # a read, there are none.
         self._guard = threading.Lock()
         self.waiting_since: float | None = None
         self._lock = threading.RLock()
@@ -327,9 +334,21 @@ class WorkerChannel:
             EOFError: The parent has closed the connection, or is gone.
         """
         while True:
+            call = next(self._calls, None)
+            if call is not None:
+                return BATCH, call
+            try:
+                kind, message = self._messages.popleft()
+            except IndexError:
+                pass
+            else:
+                if kind != BATCH:
+                    return kind, message
+                self._calls = _calls_of(message)
+                continue
             with self._guard:
                 if self._messages:
-                    return self._messages.popleft()
+                    continue  # They were about to be taken back, and stay.
                 self._send(())  # What was kept.
                 self.waiting_since = time.monotonic()
             messages: list[tuple[int, Any]] = []
@@ -338,34 +357,32 @@ class WorkerChannel:
             finally:
                 with self._guard:
                     self.waiting_since = None
-                    self._line_up(messages)
-
-    def _line_up(self, messages: Iterable[tuple[int, Any]]) -> None:
-        for kind, message in messages:
-            if kind == BATCH:
-                first, function, surroundings = TASK_HEAD.unpack_from(message)
-                calls = marshal.loads(memoryview(message)[TASK_HEAD.size :])
-                tasks = zip(calls, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))
-                self._messages.extend(zip(itertools.repeat(BATCH), tasks))
-            else:
-                self._messages.append((kind, message))
+                    self._messages.extend(messages)
 
     def take_back(self) -> list[tuple[int, Any]]:
         """Take the tasks out of the line that have come and were not begun; from another thread than the receiving."""
         with self._guard:
             if self.waiting_since is None and self._is_socket:
                 self._read_ahead()
-            tasks = [entry for entry in self._messages if entry[0] in TASKS]
-            others = [entry for entry in self._messages if entry[0] not in TASKS]
-            self._messages.clear()
-            self._messages.extend(others)
+            # The receiving thread may take the first at any moment. When it finds none, it comes here.
+            tasks = [(BATCH, call) for call in self._calls]
+            entries: list[tuple[int, Any]] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    entries.append(self._messages.pop())
+            for kind, message in reversed(entries):
+                if kind == BATCH:
+                    tasks += ((BATCH, call) for call in _calls_of(message))
+                elif kind in TASKS:
+                    tasks.append((kind, message))
+            self._messages.extendleft(entry for entry in entries if entry[0] not in TASKS)
         return tasks
 
     def _read_ahead(self) -> None:
         """Read what is there. The receiving thread runs a task meanwhile, and comes to the guard when it wants more."""
         while self._reader.large_buffer() is None and select.select([self._connection], [], [], 0)[0]:
             try:
-                self._line_up(self._read())
+                self._messages.extend(self._read())
             except EOFError:
                 return  # The receiving thread will find that out, too.
 
@@ -404,21 +421,21 @@ class WorkerChannel:
             return
         message = ANSWER_MESSAGE.pack(kind, ENDED_HEAD.size + len(body), number, seconds) + body
         now = time.monotonic()
-        # If no more tasks have come, the receiving thread is about to fall asleep.
-        if now < self._tell_at and self._messages and self._keep(message):
+        if now < self._tell_at and self._keep(message, check=seconds > CAN_CLOSE):
             return
         self._tell_at = now + TOGETHER
         self._send((message,))
 
-    def _keep(self, message: bytes) -> bool:
-        """Leave a message to be sent together with others; False if that cannot be."""
+    def _keep(self, message: bytes, *, check: bool) -> bool:
+        """Leave a message to be sent together with others; False if that cannot be. `check` that it could be sent."""
         with self._lock:
             if self._page is None or self._sending:
                 return False
             self._sending = True
             try:
-                # Where a task has closed the connection, that is an error, as it would be if this were sent.
-                os.get_blocking(self._fd)
+                if check:
+                    # Where a task has closed the connection, that is an error, as it would be if this were sent.
+                    os.get_blocking(self._fd)
                 kept = self._page.keep(self._position, message)
                 if kept and self._kept_at is None:
                     self._kept_at = self._position
@@ -482,3 +499,10 @@ class WorkerChannel:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _calls_of(batch: Any) -> Iterator[Any]:
+    """Give the tasks of a BATCH, one after another, in single steps: any thread may take one."""
+    first, function, surroundings = TASK_HEAD.unpack_from(batch)
+    calls = marshal.loads(memoryview(batch)[TASK_HEAD.size :])
+    return zip(calls, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))

@@ -204,14 +204,11 @@ class Worker:
     def _run(
         self, arguments: Any, number: int, function: int, surroundings: int, fds: list[int] | None = None
     ) -> None:
-        self._begin(number)
-        kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
-        self._end(kind, number, seconds, body)
-
-    def _begin(self, number: int) -> None:
         self.task = number
         self._count += 1
         self._begun(self._count)
+        kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
+        self._end(kind, number, seconds, body)
 
     def _end(self, kind: int, number: int, seconds: float, body: bytes) -> None:
         if self.stdout.line or self.stderr.line:
@@ -248,14 +245,19 @@ class Worker:
             other, took, self._took = surroundings != self._placed, self._took, math.inf
             place = other or moves.may_be() or took > CAN_GO_UNSEEN
             self._put_back(number, surroundings, randomness=other or took > CAN_SEED, place=place)
-            # To take the arguments out of their bytes may call code of the user, as the rest does.
-            came = began = clock()
-            if fds is None:
-                func = self._thaw(function)
-                # In a batch came the arguments themselves, if there was nothing else.
-                args, kwargs = (arguments, {}) if type(arguments) is tuple else load_arguments(arguments)
-            else:
-                func, args, kwargs = self._thaw_parcel(function, arguments, fds)
+            came = None
+            kwargs: dict[str, Any] = {}
+            if type(arguments) is tuple:  # In a batch came the arguments themselves, if there was nothing else.
+                func, args = self._thawed.get(function), arguments
+            if func is None:
+                # To take function and arguments out of their bytes may call code of the user, as the rest does.
+                came = began = clock()
+                if fds is None:
+                    func = self._thaw(function)
+                    if type(arguments) is not tuple:
+                        args, kwargs = load_arguments(arguments)
+                else:
+                    func, args, kwargs = self._thaw_parcel(function, arguments, fds)
             began = clock()
             value = func(*args, **kwargs)
             seconds = clock() - began
@@ -264,9 +266,12 @@ class Worker:
             return FAILURE, clock() - began, pack_failure(error)
         try:
             body = dump_atom(value)
+            if body and came is None:
+                self._took = seconds
+                return ATOM_RESULT, seconds, body
             kind = ATOM_RESULT if body else RESULT
             body = body or dump_plain(value, self._collector)
-            self._took = clock() - came
+            self._took = clock() - (began if came is None else came)
             return kind, seconds, body
         except BaseException as error:
             self._collector = Collector(find_again=False)
@@ -276,7 +281,9 @@ class Worker:
     # --- many items of a map: what `chunks` needs ---
 
     def _run_chunk(self, arguments: Any, number: int, function: int, surroundings: int) -> None:
-        self._begin(number)
+        self.task = number
+        self._count += 1
+        self._begun(self._count)
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)

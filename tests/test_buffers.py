@@ -206,7 +206,7 @@ def test_a_buffer_that_is_not_in_one_piece_says_what_it_said_before() -> None:
 def test_the_text_of_a_call_leaves_large_arguments_out() -> None:
     """Nothing of it is loaded for a message."""
     frozen = freeze.freeze(identity, (numpy.zeros(MANY),), {}, number=1)
-    assert frozen.arguments_text() == "..."
+    assert freeze.arguments_text(frozen.arguments) == "..."
 
 
 def test_what_cannot_travel_is_named_beside_a_large_array() -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dummymp import freeze as module
-from dummymp.freeze import FunctionBlob, freeze
+from dummymp.freeze import FunctionBlob, arguments_text, freeze
 from dummymp.pickling import (
     dump_atom,
     dump_plain,
@@ -183,12 +183,12 @@ def explode() -> None:
 )
 def test_arguments_text(args: tuple[Any, ...], kwargs: dict[str, Any], expected: str) -> None:
     """Plain arguments are put in words, shortened; others are never unpickled only for a message."""
-    assert freeze(print, args, kwargs, number=0).arguments_text() == expected
+    assert arguments_text(freeze(print, args, kwargs, number=0).arguments) == expected
 
 
 def test_arguments_text_of_a_lot() -> None:
     """However much data a call takes, its text is short."""
-    assert len(freeze(print, tuple(range(100_000)), {}, number=0).arguments_text()) <= 120
+    assert len(arguments_text(freeze(print, tuple(range(100_000)), {}, number=0).arguments)) <= 120
 
 
 # --- by name or by value -----------------------------------------------------------------------------------------
