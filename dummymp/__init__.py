@@ -11,7 +11,8 @@
 A map of the package, from the top down:
 
     api, legacy        the functions: methods of one hidden queue
-    taskqueue          records calls, drives them, hands out results         options, presets, task, progress, callbacks
+    taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers
+    ledger, task       ... what came of each, and how many of each kind      callbacks
     lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
     manager            gives tasks to workers, takes in what comes back      intake, pool, budget, fate, outbox, pace
@@ -23,7 +24,7 @@ A map of the package, from the top down:
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
-    wrongcalls         calls that do not fit, told before they are made      keywords, leftovers
+    fitting            calls that do not fit, told before they are made      wrongcalls, keywords
     hints              what type checkers want to see
 """
 

@@ -13,11 +13,12 @@ import time
 import weakref
 
 from . import nesting
-from .errors import TaskKilled, TasksFailed
+from .errors import TaskKilled
 from .explain import function_name, headline
+from .fitting import check_fit
 from .hints import TYPE_CHECKING
-from .interrupts import came_to_us, deferrable, held, own_code
-from .log import logger
+from .interrupts import came_to_us, deferrable, held
+from .ledger import Ledger
 from .options import Options, lists_settings
 from .task import Task
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from .callbacks import Callbacks
     from .hints import T
     from .outbox import After
     from .repeats import Repeat
@@ -37,14 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskQueue"]
 
-# What a function has in `co_flags` (see `inspect`) that is a generator, a coroutine, or an asynchronous generator.
-UNUSUAL = 0x20 | 0x80 | 0x200
 # Of so many functions a queue knows what the next call has in common with the last. More: a script with more functions
 # than that finds it out again and again; fewer: less memory.
 REPEATS = 128
-# The type of code: `types.CodeType`.
-CODE = type((lambda: None).__code__)
-
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
     "so that the machine is not overloaded."
@@ -73,20 +68,11 @@ class TaskQueue:
         _queues.add(self)
 
     def _set_empty(self) -> None:
-        self._tasks: list[Task[Any]] = []
-        self._handed_over = 0  # so many of them, to the engine
+        self._ledger = Ledger(self._lock, self._options)
+        self._handed_over = 0  # so many of the tasks, to the engine
         self._engine: Any = None
         # What is known of the functions that were queued last, by their ids.
         self._repeats: dict[int, Repeat] = {}
-        self._running = 0
-        # Those that began and have not ended: what runs, and what waits for its next attempt.
-        self._begun = 0
-        self._done = 0
-        self._failed = 0
-        self._before = 0, 0  # How many of both there were when all was done the last time.
-        self._stop: Task[Any] | None = None
-        self._unraised: dict[int, BaseException] = {}
-        self._callbacks: Callbacks | None = None
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
         # Why driving ended before all was done, and how many calls had been queued by then.
@@ -122,11 +108,12 @@ class TaskQueue:
             engine, task = self._record(func, args, kwargs)
         with self._lock:
             if engine is self._engine:
-                task.index = len(self._tasks)
+                tasks = self._ledger.tasks
+                task.index = len(tasks)
                 if self._handed_over == task.index:
                     engine.expect()
                 self._interrupted = False
-                self._tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
+                tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
             else:
                 engine = None
         if engine is None:
@@ -137,25 +124,16 @@ class TaskQueue:
 
     def _record(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Task[T]]:
         """Make a task of a call of which nothing is known; give the engine, too, that has frozen it."""
-        if not callable(func):
-            from .wrongcalls import not_callable
-
-            raise TypeError(not_callable(func))
+        check_fit(func, args, kwargs)
         options = self._options
         edition = options.edition
         engine = self._engine
         if engine is None:
             with self._lock:
                 engine = self._engine or self._start_engine()
-        # Most calls fit at first sight; the others are looked at more closely.
-        code = getattr(func, "__code__", None)
-        if type(code) is not CODE:
-            code = None  # There are objects that give something for every name.
-        if kwargs or code is None or len(args) != code.co_argcount or code.co_kwonlyargcount or code.co_flags & UNUSUAL:
-            _check_call(func, code, args, kwargs)
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
-        task: Task[T] = Task(self, len(self._tasks), function_name(func), options.timeout, options.retries)
+        task: Task[T] = Task(self, len(self._ledger.tasks), function_name(func), options.timeout, options.retries)
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task.freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -175,17 +153,19 @@ class TaskQueue:
 
     def _hand_over(self) -> None:
         """Give the engine the tasks that it has not got yet."""
-        if self._handed_over < len(self._tasks):
+        if self._handed_over < len(self._ledger.tasks):
             with held, self._lock:
-                tasks = self._tasks[self._handed_over :]
+                tasks = self._ledger.tasks[self._handed_over :]
                 self._handed_over += len(tasks)
                 if tasks and self._engine is not None:
                     self._engine.submit(tasks)
 
     def _start_engine(self) -> Any:
+        ledger = self._ledger
         self._engine = self._make_engine(
-            self._is_here(), began=self._began, requeued=self._requeued, ended=self._ended, went_well=self._went_well
-        )
+            self._is_here(),
+            began=ledger.began, requeued=ledger.requeued, ended=ledger.ended, went_well=ledger.went_well,
+        )  # fmt: skip
         return self._engine
 
     def _is_here(self) -> bool:
@@ -288,16 +268,16 @@ class TaskQueue:
         until = _until(timeout)
         try:
             with self._show(progress) as bar:
-                done = self._drive(lambda: not self._outstanding(), until, bar)
+                done = self._drive(lambda: not self._ledger.outstanding(), until, bar)
         except BaseException as error:
             self._leave_off(f"process_until_done() raised {headline(error)}")
             raise
         if not done:
             self._leave_off_in_time(timeout)
         else:
-            succeeded, failed = self._end_batch()
-            self._sum_up(succeeded, failed)
-            self._raise_all(succeeded + failed)
+            succeeded, failed = self._ledger.end_batch()
+            self._ledger.sum_up(succeeded, failed)
+            self._ledger.raise_all(succeeded + failed)
         return done
 
     def step(self, timeout: float = 0) -> bool:
@@ -320,9 +300,9 @@ class TaskQueue:
                 self._hand_over()
                 engine.step(timeout)
         self._raise_stop()
-        if self._outstanding():
+        if self._ledger.outstanding():
             return False
-        self._raise_all(sum(self._end_batch()))
+        self._ledger.raise_all(sum(self._ledger.end_batch()))
         return True
 
     def _go_a_round(self) -> None:
@@ -345,16 +325,13 @@ class TaskQueue:
             with deferrable:
                 engine.take_in()
 
-    def _outstanding(self) -> int:
-        return len(self._tasks) - self._done - self._failed
-
     def _drive(self, over: Callable[[], bool], until: float | None, bar: After | None = None) -> bool:
         """Drive until `over()`; False if the time came first."""
         self._raise_stop()  # It may be known from process_queue().
-        shown = self._counts()
+        shown = self._ledger.counts()
 
         def look() -> bool:
-            return over() or self._stop is not None or (bar is not None and self._counts() != shown)
+            return over() or self._ledger.stop is not None or (bar is not None and self._ledger.counts() != shown)
 
         try:
             with deferrable:
@@ -370,7 +347,7 @@ class TaskQueue:
                         self._hand_over()
                         engine.step(left if bar is None else _bar_time(left), look)
                     if bar is not None:
-                        shown = self._counts()
+                        shown = self._ledger.counts()
                         bar()
                     self._raise_stop()
         except KeyboardInterrupt as interrupt:
@@ -389,7 +366,7 @@ class TaskQueue:
 
     def _leave_off(self, why: str) -> None:
         """Note why driving ended, for what is said if the program ends before the tasks have begun."""
-        self._left_off = why, len(self._tasks)
+        self._left_off = why, len(self._ledger.tasks)
 
     def _leave_off_in_time(self, timeout: float | None) -> None:
         reason = self._waiting_for()
@@ -399,139 +376,26 @@ class TaskQueue:
     def _show(self, progress: bool) -> Any:
         from .progress import no_progress, show_progress
 
-        return show_progress(self._counts, self._waiting_for) if progress else no_progress()
+        return show_progress(self._ledger.counts, self._waiting_for) if progress else no_progress()
 
     def _waiting_for(self) -> str | None:
         engine = self._engine
         return None if engine is None else engine.waiting_for()
 
-    def _counts(self) -> tuple[int, int, int]:
-        return self._done + self._failed, self._begun, len(self._tasks)
-
-    def _end_batch(self) -> tuple[int, int]:
-        """Give how many tasks have succeeded and failed since nothing was queued or running the last time."""
-        if self._callbacks is not None:
-            self._callbacks.sum_up()
-        done, failed = self._before
-        self._before = self._done, self._failed
-        return self._done - done, self._failed - failed
-
-    def _sum_up(self, succeeded: int, failed: int) -> None:
-        if failed:
-            kept = "result is" if succeeded == 1 else f"{succeeded} results are"
-            others = f"The other {kept} in get_returns(), the" if succeeded else "The"
-            exceptions = "exception is" if failed == 1 else "exceptions are"
-            text = "%s failed. %s %s in get_errors()."
-            logger().warning(text, self._out_of(failed, succeeded + failed), others, exceptions)
-
-    def _out_of(self, failed: int, ended: int) -> str:
-        """Put in words how many of the tasks that ended last have failed: ``2 of 4 tasks``."""
-        if ended == 1:
-            return "1 task"
-        return f"{failed} of {'' if ended == self._done + self._failed else 'the last '}{ended} tasks"
-
-    # --- fates: called by the engine, in the order things happened ---
-
-    def _began(self, task: Task[Any]) -> After | None:
-        if task._has_ended():  # Another thread called reset() just now.
-            return None
-        first = task.started_at is None
-        self._begun += first
-        if not task._counted:  # Otherwise we have heard of it.
-            task.started_at = time.time()
-        self._count_running(task, True)
-        return self._callback("on_start", self._options.on_start) if first else None
-
-    def _requeued(self, task: Task[Any]) -> None:
-        if task._has_ended():  # Another thread called reset() just now.
-            return
-        task.state = "queued"
-        self._count_running(task, False)
-
-    def _count_running(self, task: Task[Any], runs: bool) -> None:
-        self._running += runs - task._counted
-        task._counted = runs
-
-    def _ended(self, task: Task[Any], value: Any, error: BaseException | None, how: str) -> After | None:
-        if error is None:
-            return next(self._went_well([(task, value)]), None)
-        with self._lock:
-            if not self._close(task, time.time(), None, error):
-                return None
-            on_error = self._options.on_error
-            if on_error == "raise":
-                self._unraised[task.index] = error
-            elif on_error == "stop" and self._stop is None and task.started_at is not None:
-                self._stop = task
-        callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
-        return functools.partial(_tell_failure, how, callback)
-
-    def _went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
-        options = self._options
-        if options.on_start is None and options.on_end is None:
-            now = time.time()
-            with self._lock:
-                for task, value in ends:
-                    self._close(task, now, value)
-            return
-        for task, value in ends:
-            if task.started_at is None and options.on_start is not None:
-                yield self._began(task)
-            with self._lock:
-                noted = self._close(task, time.time(), value)
-            if noted and options.on_end is not None:
-                yield self._callback("on_end", options.on_end)
-
-    def _close(self, task: Task[Any], now: float, value: Any, error: BaseException | None = None) -> bool:
-        """Take note that a task has ended; False if another thread called reset() just now."""
-        begun = task.started_at is not None
-        if not task._close(now, value, error):
-            return False
-        if begun:
-            self._count_running(task, False)
-            self._begun -= 1
-        if error is None:
-            self._done += 1
-        else:
-            self._failed += 1
-        return True
-
-    def _callback(self, name: str, callback: Callable[[int, int, int], object] | None) -> After | None:
-        """Make the call of a callback, with the counts of this moment."""
-        if callback is None:
-            return None
-        if self._callbacks is None:
-            from .callbacks import Callbacks
-
-            self._callbacks = Callbacks()
-        return functools.partial(self._callbacks.call, name, callback, *self._counts())
-
     def _raise_stop(self) -> None:
-        task = self._stop
+        task = self._ledger.stop
         if task is not None:
             with deferrable:
                 self._end_rest()
-            self._stop = None
+            self._ledger.stop = None
             task.outcome()
 
     def _end_rest(self) -> None:
         """End all others if a task has failed and on_error="stop"."""
-        task = self._stop
-        if task is not None and self._outstanding():
+        task = self._ledger.stop
+        if task is not None and self._ledger.outstanding():
             self._hand_over()
             self._engine.kill_all(True, f'task {task.index} failed (on_error="stop")')
-
-    def _raise_all(self, ended: int) -> None:
-        with self._lock:
-            errors, self._unraised = self._unraised, {}
-        if errors:
-            errors = dict(sorted(errors.items()))
-            first = next(iter(errors))
-            raise TasksFailed(
-                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {errors[first]!r}. "
-                "All are in get_errors(), the results of the others in get_returns()",
-                errors,
-            )
 
     # --- results ---
 
@@ -540,16 +404,15 @@ class TaskQueue:
 
         Looks only: a loop that waits for results calls `step`.
         """
-        return {task.index: task._value for task in list(self._tasks) if task.state == "done"}
+        return {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
 
     def get_errors(self) -> dict[int, BaseException]:
         """Give the exceptions of the calls that did not: ``{call number: exception}``, in call order. A copy.
 
         Every call that has ended is either here or in `get_returns`.
         """
-        return {
-            task.index: task._error for task in list(self._tasks) if task.state == "failed" and task._error is not None
-        }
+        tasks = list(self._ledger.tasks)
+        return {task.index: task._error for task in tasks if task.state == "failed" and task._error is not None}
 
     def results(self) -> list[Any]:
         """Drive until all is done; give the results as a list, in call order.
@@ -557,7 +420,7 @@ class TaskQueue:
         Raises:
             Exception: What the first task (in call order) that failed raised.
         """
-        tasks = list(self._tasks)
+        tasks = list(self._ledger.tasks)
         self.process_until_done()
         for task in tasks:
             if task.state == "failed":
@@ -594,7 +457,7 @@ class TaskQueue:
         return Configured(self, old)
 
     def _change_engine(self, old: dict[str, Any]) -> None:
-        if self._outstanding():
+        if self._ledger.outstanding():
             self._options.change(old)
             raise ValueError("engine cannot change while tasks are queued or running. Call process_until_done() first")
         if self._engine is not None:
@@ -620,13 +483,14 @@ class TaskQueue:
             return bool(self._engine.kill(found))
 
     def _find(self, task: Task[Any] | int) -> Task[Any]:
+        tasks = self._ledger.tasks
         if isinstance(task, int) and not isinstance(task, bool):
-            if not 0 <= task < len(self._tasks):
-                raise ValueError(f"there is no task {task}; {len(self._tasks)} were queued, numbered from 0")
-            return self._tasks[task]
+            if not 0 <= task < len(tasks):
+                raise ValueError(f"there is no task {task}; {len(tasks)} were queued, numbered from 0")
+            return tasks[task]
         if not isinstance(task, Task):
             raise TypeError(f"kill() needs what run() returned, or a call number, got {task!r}")
-        if not (task.index < len(self._tasks) and self._tasks[task.index] is task):
+        if not (task.index < len(tasks) and tasks[task.index] is task):
             raise ValueError(f"{task!r} is not in this queue (reset() forgets the tasks before it)")
         return task
 
@@ -655,7 +519,7 @@ class TaskQueue:
 
     def _let_go(self, why: str) -> None:
         """End the tasks that have not ended, so that nobody waits for them; tell nobody."""
-        for task in self._tasks:
+        for task in self._ledger.tasks:
             if not task._has_ended():
                 task.drop_call()
                 task._error = TaskKilled(f"task {task.index}, {task.name}(...), was forgotten, because {why}")
@@ -694,10 +558,10 @@ class TaskQueue:
             run now, by the last decision (None before the first); free_cpus: as `available_cpus`; waiting_for: what
             keeps queued tasks waiting, in words, or None.
         """
-        engine = self._engine
+        engine, ledger = self._engine, self._ledger
         with self._lock:
-            done, failed, running = self._done, self._failed, self._running
-            queued = len(self._tasks) - done - failed - running
+            done, failed, running = ledger.done, ledger.failed, ledger.running
+            queued = len(ledger.tasks) - done - failed - running
         decision = getattr(engine, "decision", None)
         return {
             "queued": queued,
@@ -713,12 +577,12 @@ class TaskQueue:
     # --- life ---
 
     def __repr__(self) -> str:
-        done, running, total = self._counts()
+        done, running, total = self._ledger.counts()
         return f"<TaskQueue: {total} tasks, {done} ended, {running} running>"
 
     def _left(self, state: str) -> list[Task[Any]]:
         """Give the tasks that are in this state at the end of the program, if the user does not know of them."""
-        return [] if self._interrupted else [task for task in self._tasks if task.state == state]
+        return [] if self._interrupted else [task for task in self._ledger.tasks if task.state == state]
 
     def _why_left(self, task: Task[Any]) -> str:
         """Say why driving ended before a task began; "" if nobody has driven since it was queued."""
@@ -727,12 +591,12 @@ class TaskQueue:
 
     def has_waiting(self) -> bool:
         """Tell whether tasks wait. For `nesting`."""
-        return self._outstanding() > 0
+        return self._ledger.outstanding() > 0
 
     def start_over(self) -> bool:
         """Be like new; tell whether tasks waited. For `nesting`, after every task: quick if there is nothing to do."""
         waited = False
-        if self._tasks or self._options.edition:
+        if self._ledger.tasks or self._options.edition:
             waited = self.has_waiting()
             self._options = Options()
             self._set_empty()
@@ -796,33 +660,6 @@ def _check_seconds(timeout: object, hint: str) -> None:
         raise TypeError(f"timeout must be seconds, as a number, got {timeout!r} ({hint})")
     if not timeout >= 0:  # Also what is not a number, float("nan").
         raise ValueError(f"timeout must be 0 or more seconds, got {timeout} ({hint})")
-
-
-# The calls that were looked at and fit: code, kind of function, how many arguments, and the names of the others. Of a
-# function that is gone its place may be taken by another; then a call that does not fit is told when it runs.
-_fitting: set[tuple[Any, ...]] = set()
-# So many of them are remembered.
-_FITTING = 1000
-
-
-def _check_call(func: Callable[..., Any], code: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    call = (id(code), type(func), len(args), *kwargs)
-    if call not in _fitting:
-        from .wrongcalls import check_call
-
-        check_call(func, args, kwargs, settings=Options.names())
-        if code is not None or type(func) is type(abs):  # Otherwise only looking again can tell.
-            if len(_fitting) >= _FITTING:
-                _fitting.clear()
-            _fitting.add(call)
-
-
-def _tell_failure(how: str, callback: After | None) -> None:
-    if how:
-        own_code.reached = True
-        logger().error("%s", how)
-    if callback is not None:
-        callback()
 
 
 # --- forgotten tasks, and copies of this process -----------------------------------------------------------------
