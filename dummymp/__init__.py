@@ -15,8 +15,8 @@ A map of the package, from the top down:
     ledger, task       ... what came of each, and how many of each kind      callbacks
     lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
     inline, engine     the engines: here, or in worker processes             interrupts
-    manager            gives tasks to workers, takes in what comes back      intake, pool, budget, fate, outbox, pace
-    policy, cpus       how many may run now, and why                         limits, memory, oom, reasons
+    manager            drives: gives tasks to workers, takes in and tells    feeding, pace, intake, fate, outbox, pool
+    budget, policy     how many may run now, and why                         cpus, limits, memory, oom, reasons
                        ... and what others on this machine use               counters, neighbours, programs, kernelfiles
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
     forkserver         the server: starts workers, ends everything           boot, processes, niceness

@@ -5,7 +5,7 @@
                                |
               budget.decide ---+  readings of the CPUs, memory, priority, cap
                                v
-                          _feed: an idle worker, or a new one (pool.py -> launcher.py -> forkserver.py)
+                          feeding.py: an idle worker, or a new one (pool.py -> launcher.py -> forkserver.py)
                                |
                                |  FUNCTION, SURROUNDINGS, SETTINGS, TASK or BATCH      one private connection a worker
                                v
@@ -26,7 +26,6 @@ wait until it has taken something in. Ctrl-C may come while it sleeps and while 
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import threading
 import time
@@ -36,21 +35,17 @@ from .bars import next_redraw, redraw
 from .budget import Budget, kept_free
 from .errors import NotPicklable, TaskKilled, TaskTimeout
 from .fate import timed_out
+from .feeding import Feeder, is_short, is_stuck, overdue_at
 from .intake import Intake, say
 from .interrupts import held, ignore_from_now_on
 from .log import WARNING
 from .outbox import Outbox
 from .pool import KILL_GRACE, Pool
 from .reasons import Reasons
-from .surroundings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .engine import ProcessEngine
     from .handle import WorkerHandle
-    from .options import Options
-    from .pace import Pace
     from .presets import Preset
     from .task import Task
 
@@ -59,33 +54,6 @@ __all__ = ["Manager", "end_unused_workers", "the_manager"]
 # A worker that was to end and has not after so many seconds is ended without the server, which may be stuck; it takes
 # part of a second. Longer: tasks behind it wait longer; shorter: a machine that is nearly out of memory has less time.
 KILL_LIMIT = 10.0
-
-# Short tasks are sent ahead, so many seconds' worth to each worker. Longer: more of them may have to be called back
-# from behind a slow one; shorter: workers wait for the parent, which costs a wake-up of 50 to 300 microseconds.
-AHEAD_SECONDS = 0.016
-# While every worker has enough to do, results are not taken in one by one, which would cost a switch of processes each,
-# but after a nap of so many seconds at most. Longer: fewer switches; shorter: results come sooner. Less than
-# `CALL_BACK_AFTER`, or there would be no naps.
-NAP = 0.008
-# Not worth it below this.
-NAP_LEAST = 0.0005
-# Tasks shorter than this, in seconds, keep us busy for much of the time.
-TINY = 0.0001
-# What a worker sends meanwhile must fit into the pipe, or it waits for us, and into what is read at once.
-NAP_BYTES = 1 << 15
-# So many tasks are sent at first to a worker that has none. More: other workers wait longer for theirs.
-FIRST_BATCH = 256
-# What a worker needs for a task besides the function itself.
-TASK_OVERHEAD = 3e-6
-# What tasks sent ahead may need, in bytes: it must fit into the pipe, or the worker cannot read it to give it back.
-AHEAD_BYTES = 60_000
-# What a task in a batch takes besides its arguments, in bytes.
-BATCH_BYTES = 5
-# What waits behind a task that runs for so many seconds longer than expected is called back.
-CALL_BACK_AFTER = 0.01
-# What waits in a worker, while another is free and nothing else is left, is called back if it is worth so many seconds,
-# and tasks that take less in all are not divided among workers.
-WORTH_SHARING = 0.001
 # Who asks whether tasks have ended, and goes a round each time, goes one in so many seconds. Longer: what has ended is
 # seen later; shorter: to ask each of ten thousand tasks takes longer.
 ROUND_SECONDS = 0.001
@@ -105,16 +73,13 @@ class Manager:
         self._asleep: int | None = None
         self._drivers = 0
         self._outbox = Outbox(self._tell_others_if_any)
-        self._reasons = Reasons(lambda level, text: self._outbox.post(say, level, text))
         self._pool = Pool(lambda handle: self._intake.readable(handle))
         self._intake = Intake(self._pool, self._outbox, self._lock, self._goes_on)
         self._budget = Budget(self._pool.own_pids)
-        # What workers are told of this program.
-        self._settings = Settings()
+        reasons = Reasons(lambda level, text: self._outbox.post(say, level, text))
+        self._feeder = Feeder(self._pool, self._intake, self._budget, reasons)
         # Code of the user has run, or tasks were queued, since we looked last what there is to do.
         self._stale = False
-        # Calls that were queued with copy_args=False and may start, and their engines.
-        self._to_freeze: list[tuple[ProcessEngine, Task[Any]]] = []
         # Queues that were dropped in a moment in which nothing could be done about it.
         self._to_forget: list[ProcessEngine] = []
         atexit.register(self.close)
@@ -253,7 +218,7 @@ class Manager:
                 if self._asleep:
                     self._changed.wait(patience)
                     return []
-                nap = self._nap()
+                nap = self._feeder.nap()
                 self._asleep = me
             if nap and (patience is None or nap < patience):
                 self._pool.selector.nap(nap)
@@ -265,23 +230,6 @@ class Manager:
                 if self._asleep == me:
                     self._asleep = None
                     self._changed.notify_all()
-
-    def _nap(self) -> float:
-        """Say for how many seconds we are not needed, because every worker has more to do; 0 if we are."""
-        nap = 0.0
-        for handle in self._pool.handles.values():
-            if not handle.assigned:
-                continue
-            seconds = _expected(handle.assigned[0])
-            if not seconds or handle.full or handle.calling_back or handle.assigned[0].chunk is not None:
-                return 0.0
-            # To take in what came of tiny tasks, and to send more, takes us much of that time.
-            tasks = (len(handle.assigned) - 1) // (4 if seconds < TINY else 2)
-            tasks = min(tasks, NAP_BYTES // max(1, handle.talks))
-            nap = min(nap or NAP, tasks * (seconds + TASK_OVERHEAD))
-            if nap < NAP_LEAST:
-                return 0.0
-        return nap
 
     def _tell_others_if_any(self) -> None:
         if self._drivers > 1 or self._asleep:  # Asleep: this is kill() or process_queue() of another thread.
@@ -300,8 +248,8 @@ class Manager:
         for handle in self._pool.handles.values():
             if handle.deadline is not None:
                 times.append(handle.deadline)
-            if self._is_stuck(handle):
-                times.append(_overdue_at(handle))
+            if is_stuck(handle):
+                times.append(overdue_at(handle))
         now = time.monotonic()
         for engine in self.engines:
             if engine.driven and engine.waiting:
@@ -345,14 +293,14 @@ class Manager:
                 handle.read_log()
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)
                 self._stop_task(handle, error, str(error))
-            elif self._is_stuck(handle) and _overdue_at(handle) <= now:
+            elif is_stuck(handle) and overdue_at(handle) <= now:
                 self._look_behind(handle)
 
     def _look_behind(self, handle: WorkerHandle) -> None:
         """Call back what waits behind a task that runs longer than expected, unless that has ended by now."""
         task = handle.assigned[0]
         self._intake.take_in(handle, handle.receive_all())
-        if self._is_stuck(handle) and handle.assigned[0] is task and not handle.engine.leaving:
+        if is_stuck(handle) and handle.assigned[0] is task and not handle.engine.leaving:
             handle.call_back()
 
     def _give_up(self, handle: WorkerHandle) -> None:
@@ -363,10 +311,6 @@ class Manager:
             self._intake.queue_again(handle, handle.assigned)
             handle.assigned.clear()
             handle.engine = None
-
-    def _is_stuck(self, handle: WorkerHandle) -> bool:
-        """Tell whether tasks that were sent ahead wait behind one that runs, and were not called back yet."""
-        return handle.has_more() and handle.ready and not handle.calling_back
 
     def _stop_task(self, handle: WorkerHandle, error: BaseException, how: str) -> bool:
         """End a worker and what it started, and with it the task that it runs; False if that has just ended.
@@ -503,7 +447,7 @@ class Manager:
     def _call_in(self, engine: ProcessEngine) -> None:
         """Wait a moment for the workers of a queue that are about to be free: ending them takes longer."""
         until = time.monotonic() + CALL_BACK_LIMIT
-        short = [h for h in self._pool.handles.values() if h.engine is engine and h.assigned and self._is_short(h)]
+        short = [h for h in self._pool.handles.values() if h.engine is engine and h.assigned and is_short(h)]
         for handle in short:
             if handle.has_more() and not handle.calling_back:
                 handle.call_back()
@@ -523,128 +467,18 @@ class Manager:
     def _feed(self) -> None:
         if self._stale:
             self._stale = False
-            settings = Settings()
-            if settings != self._settings:
-                self._settings = settings
-        for engine in list(self.engines):
-            if engine.driven and not engine.halted and self._pool.failure is None:
-                if engine.waiting:
-                    self._feed_engine(engine)
-                if not engine.waiting and engine.decision is not None:
-                    self._share_out(engine)
-
-    def _feed_engine(self, engine: ProcessEngine) -> None:
-        options = engine.options()
-        engine.decision = self._budget.decide(options, self._intake.running)
-        while engine.waiting and self._may_start(engine, options):
-            task = engine.waiting[0]
-            if task.function is None:
-                self._to_freeze.append((engine, task))
-                break
-            handle = self._pool.worker_for(options)
-            if handle is None:
-                break
-            try:
-                handle.post_task(task, self._settings)
-            except BaseException:
-                self._pool.idle.append(handle)
-                raise  # The task waits, for whoever drives next.
-            engine.waiting.popleft()
-            handle.engine = engine
-            self._intake.count_running(engine, +1)
-            self._intake.begin(handle)
-            self._send_ahead(engine, handle, FIRST_BATCH)
-            self._pool.flush(handle)
-        self._top_up(engine)
-        self._budget.note_running(self._intake.running)
-        self._reasons.note(engine, self._intake.running)
-
-    def _top_up(self, engine: ProcessEngine) -> None:
-        """Send more ahead to the workers of this queue that have less than half of what they may have."""
-        assert engine.decision is not None
-        if self._intake.running > engine.decision.allowed:
-            return  # Others have come: who finishes is not fed until it is our turn again.
-        for handle in self._pool.handles.values():
-            if not engine.waiting:
-                return
-            if handle.engine is engine and not handle.retiring and not handle.calling_back:
-                self._send_ahead(engine, handle)
-                self._pool.flush(handle)
-
-    def _share_out(self, engine: ProcessEngine) -> None:
-        """Call back what waits in a worker while another is free, if that is worth the trouble."""
-        if engine.leaving or not self._may_start(engine, engine.options()):
-            return
-        for handle in self._pool.handles.values():
-            if handle.engine is engine and self._is_stuck(handle):
-                behind = sum(map(_expected, handle.assigned)) - _expected(handle.assigned[0])
-                if behind + TASK_OVERHEAD * (len(handle.assigned) - 1) > WORTH_SHARING:
-                    handle.call_back()
-
-    def _send_ahead(self, engine: ProcessEngine, handle: WorkerHandle, most: int | None = None) -> None:
-        """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each; at most so many."""
-        if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
-            return
-        if handle.assigned and not engine.leaving and not self._is_short(handle):
-            return
-        chunk = handle.assigned[0].chunk if handle.assigned else None
-        if chunk is not None and not chunk.whole:
-            return  # It was called back from behind a slow item, and what follows would be, too.
-        waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
-        while waiting:
-            function = waiting[0].function
-            if function is None:
-                return
-            if function.pace is not pace:
-                pace = function.pace
-                depth = self._depth(engine, pace)
-                depth = depth if most is None else min(depth, most)
-                if len(assigned) > depth // 2 and room == AHEAD_BYTES:
-                    return  # It has enough for now.
-            room -= handle.bytes_for(waiting[0])
-            if len(assigned) >= depth or room < 0:
-                return
-            if chunk is not None and chunk.index == waiting[0].index:
-                return  # The first item of that chunk, which failed: no two tasks in a worker have the same number.
-            batch, left = _find_batch(waiting, depth - len(assigned), room) if chunk is None else ([], 0)
-            if batch:
-                handle.post_batch(batch, self._settings)
-                room = left
-                for _ in batch:
-                    waiting.popleft()
-            else:
-                handle.post_task(waiting[0], self._settings)
-                waiting.popleft()
-
-    def _is_short(self, handle: WorkerHandle) -> bool:
-        """Tell whether the task that a worker runs is one of those that end at once, and has not shown the contrary."""
-        if not 0 < _expected(handle.assigned[0]) <= AHEAD_SECONDS:
-            return False
-        return time.monotonic() < _overdue_at(handle)
-
-    def _depth(self, engine: ProcessEngine, pace: Pace) -> int:
-        """Say how many tasks of this pace a worker may hold: one if they are slow, or nobody knows."""
-        least = 2 if engine.leaving else 1
-        if pace.seconds is None:
-            return least
-        assert engine.decision is not None
-        each = pace.seconds + TASK_OVERHEAD
-        ahead, workers = int(AHEAD_SECONDS / each), max(1, engine.decision.allowed)
-        share = len(engine.waiting) // workers
-        if share < ahead:  # Nearly at the end: nobody is to be left without.
-            sent = sum(len(handle.assigned) for handle in self._pool.handles.values() if handle.engine is engine)
-            share = max((len(engine.waiting) + sent) // workers, int(WORTH_SHARING / each))
-        return max(least, 1 + min(share, ahead))
+            self._feeder.renew_settings()
+        self._feeder.feed(self.engines)
 
     def _freeze_live(self) -> bool:
         """Freeze the calls that were queued with copy_args=False and may start now; tell whether there were any.
 
         That runs code of the user, which may take its time or wait for another thread: the lock is not held.
         """
-        if not self._to_freeze:
+        if not self._feeder.to_freeze:
             return False
         with held, self._lock:
-            wanted, self._to_freeze = self._to_freeze, []
+            wanted, self._feeder.to_freeze = self._feeder.to_freeze, []
         for engine, task in wanted:
             try:
                 task.freeze_live()
@@ -660,11 +494,6 @@ class Manager:
                 self._tell_others()
                 raise
         return True
-
-    def _may_start(self, engine: ProcessEngine, options: Options) -> bool:
-        assert engine.decision is not None
-        cap = options.max_processes
-        return self._intake.running < engine.decision.allowed and (cap is None or engine.running < cap)
 
     # --- questions ---
 
@@ -695,40 +524,6 @@ class Manager:
         """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""
         atexit.unregister(self.close)
         self._pool.abandon()
-
-
-def _expected(task: Task[Any]) -> float:
-    """Say how many seconds a task will take; 0 if nobody knows."""
-    return (task.function.pace.seconds or 0.0) if task.function is not None else 0.0
-
-
-def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> tuple[list[Task[Any]], int]:
-    """Find the first tasks that wait and can be sent as one message, none if it were one alone, and what room is left.
-
-    They are calls of one function from one place, numbered one after another, with small arguments.
-    """
-    batch: list[Task[Any]] = []
-    function = surroundings = None
-    number = 0
-    for task in itertools.islice(waiting, most):
-        if not batch:
-            function, surroundings, number = task.function, task.surroundings, task.index
-            if function is None or task.chunk is not None or function.pieces:
-                break
-        elif task.function is not function or task.surroundings is not surroundings or task.index != number:
-            break
-        left = room - len(task.arguments) - BATCH_BYTES
-        if task.pieces or left < 0:
-            break
-        room = left
-        batch.append(task)
-        number += 1
-    return (batch, room) if len(batch) > 1 else ([], room)
-
-
-def _overdue_at(handle: WorkerHandle) -> float:
-    """Say when what waits behind the task that a worker runs is called back, by `time.monotonic`."""
-    return handle.since + _expected(handle.assigned[0]) + CALL_BACK_AFTER
 
 
 _manager: Manager | None = None

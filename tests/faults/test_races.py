@@ -111,7 +111,8 @@ def test_the_end_of_a_worker_is_seen_without_a_server_and_with_a_copy_of_it_aliv
 
 def test_large_functions_are_not_sent_behind_a_slow_task() -> None:
     """A worker cannot give back what it has read by half, so such things wait here."""
-    from dummymp.manager import AHEAD_BYTES, the_manager
+    from dummymp.feeding import AHEAD_BYTES
+    from dummymp.manager import the_manager
 
     def make(number: int) -> Callable[[float], int]:
         data = bytes([number]) * (10 * AHEAD_BYTES)
@@ -183,7 +184,7 @@ def switch_threads_often(number: int) -> int:
 
 def test_counts_hold_when_tasks_are_called_back_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What callbacks are told agrees with what they were told before, however often a worker is asked to give back."""
-    monkeypatch.setattr("dummymp.manager.CALL_BACK_AFTER", 0.0)
+    monkeypatch.setattr("dummymp.feeding.CALL_BACK_AFTER", 0.0)
     started = ended = 0
     wrong = []
 
