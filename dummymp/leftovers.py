@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Leftovers: what is said at the end of the program of tasks that have not ended. Loaded if there are any."""
+"""Leftovers: what is said of tasks that have not ended, at the end of the program, and to who asks for results that
+nobody has worked for. Loaded if there are any.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from .log import logger
 if TYPE_CHECKING:
     from .task import Task
 
-__all__ = ["tell_left"]
+__all__ = ["tell_idle", "tell_left"]
 
 # So many of the tasks that were running are told by name.
 NAMED = 3
@@ -39,6 +41,17 @@ def tell_left(running: list[Task[Any]], waiting: list[str]) -> None:
     if forgotten:
         text = "%s queued but never run. Did you forget dummymp.process_until_done()?"
         logger().warning(text, _tasks_were(forgotten))
+
+
+def tell_idle(waiting: int) -> None:
+    """Say that results were asked for and nothing was begun; a loop that waits for them would wait for ever.
+
+    Args:
+        waiting: So many tasks are queued.
+    """
+    text = "get_returns() only looks, and %s run yet. To run %s: dummymp.process_until_done()"
+    none, them = (f"none of the {waiting} queued tasks has", "them") if waiting > 1 else ("the queued task has not", "it")
+    logger().warning(text, none, them)
 
 
 def _tasks_were(count: int) -> str:

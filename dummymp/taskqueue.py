@@ -75,6 +75,7 @@ class TaskQueue:
         self._repeats: dict[int, Repeat] = {}
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
+        self._told_idle = False  # `get_returns` has said that nothing has begun.
         # Why driving ended before all was done, and how many calls had been queued by then.
         self._left_off = "", 0
 
@@ -404,6 +405,12 @@ class TaskQueue:
 
         Looks only: a loop that waits for results calls `step`.
         """
+        waiting = 0 if self._handed_over else self._ledger.outstanding()
+        if waiting and not self._told_idle:
+            from .leftovers import tell_idle
+
+            self._told_idle = True
+            tell_idle(waiting)
         return {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
 
     def get_errors(self) -> dict[int, BaseException]:

@@ -25,6 +25,53 @@ def _all_at_once() -> None:
     dummymp.configure(priority="NUCLEAR", max_processes=2)
 
 
+# --- asking for results before anything has run -------------------------------------------------------------------
+
+
+def test_results_before_anything_has_run(script: Script) -> None:
+    """A loop that waits for `get_returns` to fill hung without a word; now it is told, once, what is missing."""
+    done = script(
+        """
+        import dummymp
+        def slow(n):
+            return n * n
+        for n in range(3):
+            dummymp.run(slow, n)
+        for _ in range(5):  # A beginner writes: while len(dummymp.get_returns()) < 3
+            assert dummymp.get_returns() == {}
+        dummymp.process_until_done()
+        dummymp.run(slow, 3)
+        print(dummymp.get_returns())
+        dummymp.process_until_done()
+        """
+    )
+    assert done.stdout == "{0: 0, 1: 1, 2: 4}\n"
+    assert done.stderr == (
+        "get_returns() only looks, and none of the 3 queued tasks has run yet. "
+        "To run them: dummymp.process_until_done()\n"
+    )
+
+
+def test_a_result_before_it_has_run(script: Script) -> None:
+    """The KeyError says nothing, so the line before it does."""
+    done = script("import dummymp\ndummymp.run(abs, -1)\nprint(dummymp.get_returns()[0])")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "get_returns() only looks, and the queued task has not run yet. To run it: dummymp.process_until_done()\n"
+    )
+    assert done.stderr.endswith("KeyError: 0\n")
+
+
+def test_nothing_to_run_is_nothing_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    """An empty queue, or one that was emptied, is no mistake."""
+    assert dummymp.get_returns() == {}
+    dummymp.run(abs, -1)
+    dummymp.killall()
+    caplog.clear()
+    assert dummymp.get_returns() == {}
+    assert caplog.messages == []
+
+
 # --- asking whether tasks have ended, in a loop ------------------------------------------------------------------
 
 
