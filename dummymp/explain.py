@@ -67,6 +67,7 @@ _INSTEAD_RETURN = {
     "builtins.async_generator": "return a list of its items",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
 }
+_TOO_DEEP = "is nested too deeply: one thing holds the next, and so on, hundreds of times."
 _OWN_PROCESS = ("sqlite3.Connection", "_io._IOBase", "socket.socket", "ssl.SSLSocket", "subprocess.Popen")
 
 
@@ -94,12 +95,16 @@ def explain_call(
     if found is None:
         return NotPicklable(start + _first_line(error))
     where, path, value = found
+    if _is_too_deep(error):
+        return NotPicklable(f"{start}{where} {_TOO_DEEP} Pass a flat list, and build what you need inside {name}()")
     why = "" if _way_out(value, _INSTEAD, name) else f" ({_first_line(error)})"
     return NotPicklable(start + _sentence(where, path, value, name, _INSTEAD) + why)
 
 
 def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
     """Say, for the end of a sentence about a task, which part of its result cannot be sent."""
+    if _is_too_deep(error):
+        return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
     path, part = _culprit(value, dump)
     sentence = _sentence("it", path, part, name, {**_INSTEAD, **_INSTEAD_RETURN}) if part is not value else None
     if sentence is None:
@@ -309,6 +314,12 @@ def _safe_repr(value: Any) -> str:
         return _short.repr(value)
     except Exception:
         return f"<{type_name(value)}>"
+
+
+def _is_too_deep(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, RecursionError):
+        error = error.__cause__  # cloudpickle makes another error of it.
+    return error is not None
 
 
 def _first_line(error: BaseException) -> str:

@@ -49,9 +49,9 @@ def tell_idle(waiting: int) -> None:
     Args:
         waiting: So many tasks are queued.
     """
+    none = "the queued task has not" if waiting == 1 else f"none of the {waiting} queued tasks has"
     text = "get_returns() only looks, and %s run yet. To run %s: dummymp.process_until_done()"
-    none, them = (f"none of the {waiting} queued tasks has", "them") if waiting > 1 else ("the queued task has not", "it")
-    logger().warning(text, none, them)
+    logger().warning(text, none, "it" if waiting == 1 else "them")
 
 
 def _tasks_were(count: int) -> str:

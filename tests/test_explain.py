@@ -271,6 +271,23 @@ def test_result(value: Any, expected: str) -> None:
     assert text.startswith(f"its result cannot be sent back: {expected} ({type(caught.value).__name__}: ")
 
 
+def test_nested_too_deeply() -> None:
+    """A chain of a thousand links holds nothing but plain data: the advice to send plain data led nowhere."""
+    chain: Any = None
+    for number in range(100_000):
+        chain = [number, chain]
+    said = "is nested too deeply: one thing holds the next, and so on, hundreds of times. "
+    assert refusal(fit, chain) == f"argument 'db' {said}Pass a flat list, and build what you need inside fit()"
+    task = in_main("def task(): return chain", chain=chain)
+    assert refusal(task).startswith(f"the global variable 'chain', which task uses, {said}")
+    with pytest.raises(Exception, match="recursion") as caught:
+        dumps(chain)
+    reason = explain_result(chain, "fit", caught.value, dumps)
+    assert reason == f"its result cannot be sent back: it {said}Return a flat list"
+    while chain:  # From the outside in: all at once is too deep, too.
+        chain = chain[1]
+
+
 def test_result_of_an_async_function() -> None:
     """An async function as a task returns a coroutine: the message shows how to write it."""
     running = coroutine()
