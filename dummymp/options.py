@@ -92,7 +92,7 @@ class Options:
         for name, value in changes.items():
             if name not in _RULES:
                 raise TypeError(_unknown(name))
-            checked[name] = _RULES[name][1](name, value)
+            checked[name] = self.check(name, value)
         old = {name: getattr(self, name) for name in checked}
         for name, value in checked.items():
             setattr(self, name, value)
@@ -101,7 +101,13 @@ class Options:
 
     def check(self, name: str, value: Any) -> Any:
         """Give a value for an option as it is kept, and change nothing. Raises as `change`."""
-        return _RULES[name][1](name, value)
+        rule = _RULES[name][1]
+        try:
+            return rule(name, value)
+        except (TypeError, ValueError) as error:
+            if not isinstance(value, str) or not _fits_without_quotes(rule, name, value):
+                raise
+            raise type(error)(f"{error}. Without quotes: {name}={value}") from None
 
     def describe(self, name: str) -> str:
         """Put an option in words, as one writes it: ``priority='generous'``."""
@@ -126,10 +132,10 @@ def lists_settings(configure: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(configure)  # help() shows what it was: its parameters are its own.
     def call(self: Any, *misplaced: Any, **options: Any) -> R:
         if misplaced:
-            raise TypeError(
-                f"configure() needs the name of each setting, got {misplaced[0]!r:.60}. "
-                f"Write configure(priority='generous'), not configure('generous')"
-            )
+            hint = "Write configure(priority='generous'), not configure('generous')"
+            if isinstance(misplaced[0], dict):
+                hint = "Put ** before a dict of settings: configure(**settings)"
+            raise TypeError(f"configure() needs the name of each setting, got {misplaced[0]!r:.60}. {hint}")
         return configure(self, **options)
 
     lines = []
@@ -171,6 +177,16 @@ def _unknown(name: str) -> str:
 
     hint = "Did you mean max_processes?" if name in _WORKERS else did_you_mean(name, _RULES)
     return f"configure() has no option {name!r}. {hint}"
+
+
+def _fits_without_quotes(rule: Callable[[str, Any], Any], name: str, text: str) -> bool:
+    import ast  # Costs milliseconds.
+
+    try:
+        rule(name, ast.literal_eval(text))
+    except Exception:  # Whatever the text is.
+        return False
+    return True
 
 
 # --- rules: (name, value) -> the value as it is kept ---------------------------------------------------------------

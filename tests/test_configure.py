@@ -214,6 +214,26 @@ def test_settings_have_names() -> None:
     """Settings are given by name only."""
     with pytest.raises(TypeError, match="needs the name of each setting"):
         dummymp.configure(4)
+    with pytest.raises(TypeError, match=r"1\}. Put \*\* before a dict of settings: configure\(\*\*settings\)"):
+        dummymp.configure({"retries": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("max_processes", "4"), ("timeout", "2.5"), ("copy_args", "False"), ("seed", "None"), ("priority", "15")],
+)
+def test_a_number_in_quotes(name: str, text: str) -> None:
+    """Who put quotes where none belong is told what to write; the rule alone seemed to be obeyed."""
+    with pytest.raises((TypeError, ValueError), match=rf"'{text}'.*\. Without quotes: {name}={text}$"):
+        dummymp.configure(**{name: text})
+
+
+@pytest.mark.parametrize(("name", "text"), [("max_processes", "four"), ("timeout", "-1"), ("on_start", "5")])
+def test_quotes_are_not_the_mistake(name: str, text: str) -> None:
+    """Without quotes it would be wrong, too."""
+    with pytest.raises(TypeError) as caught:
+        dummymp.configure(**{name: text})
+    assert "quotes" not in str(caught.value)
 
 
 def test_all_or_nothing() -> None:
