@@ -26,6 +26,7 @@ A map of the package, from the top down:
     output, forward    ... text and log records                              bars, crashes, questions
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords
     hints              what type checkers want to see
+    namesakes          files of the user's with names of Python's modules
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from . import nesting
-from .hints import TYPE_CHECKING
-from .keywords import hinting
-from .taskqueue import TaskQueue
+from .namesakes import explained
+
+with explained:  # The first imports of all: a script named types.py or threading.py fails here.
+    from . import nesting
+    from .hints import TYPE_CHECKING
+    from .keywords import hinting
+    from .taskqueue import TaskQueue
 
 if TYPE_CHECKING:
     from typing import Any, Callable, TypeVar

@@ -24,6 +24,7 @@ from . import nesting
 from .buffers import LARGE
 from .interrupts import held
 from .modules import send_by_value_if_unknown, travels_by_name
+from .namesakes import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -290,10 +291,12 @@ def _pickler_class() -> Any:
     global _pickler
     if _pickler is not None:
         return _pickler
-    with held:  # Ctrl-C in the middle of an import leaves half a module behind, and a long traceback.
+    with held, explained:  # Ctrl-C in the middle of an import leaves half a module behind, and a long traceback.
         import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        base = cloudpickle.Pickler  # A script with the name of a module that it needs gets half of it.
+
+    class Pickler(base):  # type: ignore[misc, valid-type]
         """Sends classes by value as cloudpickle does, but only once around."""
 
         def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:

@@ -19,6 +19,7 @@ from .fitting import check_fit
 from .hints import TYPE_CHECKING
 from .interrupts import came_to_us, deferrable, held
 from .ledger import Ledger
+from .namesakes import explained
 from .options import Options, lists_settings
 from .task import Task
 
@@ -175,7 +176,7 @@ class TaskQueue:
     def _make_engine(self, here: bool, **tell: Any) -> Any:
         if nesting.in_task():
             nesting.note(_NESTED_NOTE)
-        with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+        with held, explained:  # Ctrl-C in the middle of an import leaves half a module behind.
             if here:
                 from .inline import InlineEngine
 
@@ -240,7 +241,8 @@ class TaskQueue:
                 that ran when its worker died, or `NotPicklable` for an item that cannot be sent. And what the
                 iterables themselves raise, after the results before it.
         """
-        from .lazymap import lazy_map
+        with explained:
+            from .lazymap import lazy_map
 
         here = self._is_here()
         return lazy_map(
