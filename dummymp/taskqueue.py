@@ -41,6 +41,9 @@ __all__ = ["TaskQueue"]
 # Of so many functions a queue knows what the next call has in common with the last. More: a script with more functions
 # than that finds it out again and again; fewer: less memory.
 REPEATS = 128
+# Who asks for results so often while nothing has begun is told so. Once is no mistake, or is told at the end.
+LOOKS = 3
+
 _NESTED_NOTE = (
     "note: a task called dummymp itself. The calls that it queues run one after another in its own worker, "
     "so that the machine is not overloaded."
@@ -76,7 +79,7 @@ class TaskQueue:
         self._repeats: dict[int, Repeat] = {}
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
-        self._told_idle = False  # `get_returns` has said that nothing has begun.
+        self._looks = 0  # So many times somebody asked for results while nothing had begun.
         # Why driving ended before all was done, and how many calls had been queued by then.
         self._left_off = "", 0
 
@@ -408,11 +411,12 @@ class TaskQueue:
         Looks only: a loop that waits for results calls `step`.
         """
         waiting = 0 if self._handed_over else self._ledger.outstanding()
-        if waiting and not self._told_idle:
-            from .leftovers import tell_idle
+        if waiting:
+            self._looks += 1
+            if self._looks == LOOKS:
+                from .leftovers import tell_idle
 
-            self._told_idle = True
-            tell_idle(waiting)
+                tell_idle(waiting)
         return {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
 
     def get_errors(self) -> dict[int, BaseException]:
@@ -677,12 +681,15 @@ _queues: weakref.WeakSet[TaskQueue] = weakref.WeakSet()
 
 
 def _tell_left() -> None:
-    """Say at exit what was queued and never run, and what was stopped; but not after a crash, which said enough."""
-    # In a shell a line that failed was not the end.
-    if nesting.in_worker() or (hasattr(sys, "last_type") and not hasattr(sys, "ps1")):
+    """Say at exit what was queued and never run, and what was stopped; but not after a crash, which says enough."""
+    if nesting.in_worker():
         return
-    running = [task for queue in _queues for task in queue._left("running")]
-    waiting = [queue._why_left(task) for queue in _queues for task in queue._left("queued")]
+    queues = list(_queues)
+    if hasattr(sys, "last_type") and not hasattr(sys, "ps1"):  # In a shell a line that failed was not the end.
+        # Unless it came of results that nobody has worked for: get_returns()[0].
+        queues = [queue for queue in queues if queue._looks and not queue._handed_over]
+    running = [task for queue in queues for task in queue._left("running")]
+    waiting = [queue._why_left(task) for queue in queues for task in queue._left("queued")]
     if running or waiting:
         from .leftovers import tell_left
 

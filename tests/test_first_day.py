@@ -52,14 +52,23 @@ def test_results_before_anything_has_run(script: Script) -> None:
     )
 
 
+def test_looking_once_is_no_mistake(script: Script) -> None:
+    """Nothing is said of it, and what was forgotten is told once, at the end."""
+    source = "import dummymp\nfor n in range(3): dummymp.run(abs, n)\nprint(dummymp.get_returns())\n"
+    assert script(source + "dummymp.process_until_done()").stderr == ""
+    (line,) = script(source).stderr.splitlines()
+    assert line.startswith("3 tasks were queued but never run.") and "process_until_done()" in line
+
+
 def test_a_result_before_it_has_run(script: Script) -> None:
-    """The KeyError says nothing, so the line before it does."""
+    """The KeyError says nothing, so the line after it does; other errors have said enough."""
     done = script("import dummymp\ndummymp.run(abs, -1)\nprint(dummymp.get_returns()[0])")
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        "get_returns() only looks, and the queued task has not run yet. To run it: dummymp.process_until_done()\n"
-    )
-    assert done.stderr.endswith("KeyError: 0\n")
+    *_, error, line = done.stderr.splitlines()
+    assert error == "KeyError: 0"
+    assert line.startswith("1 task was queued but never run.") and "process_until_done()" in line
+    other = script("import dummymp\ndummymp.run(abs, -1)\n1 / 0")
+    assert other.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_nothing_to_run_is_nothing_to_tell(caplog: pytest.LogCaptureFixture) -> None:
