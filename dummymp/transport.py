@@ -15,6 +15,7 @@ import collections
 import contextlib
 import itertools
 import marshal
+import operator
 import os
 import select
 import socket
@@ -90,6 +91,9 @@ ANSWER_MESSAGE = struct.Struct(HEADER.format + ENDED_HEAD.format[1:])
 TEXT_HEAD = struct.Struct("<QB")  # call number, stream
 PART_HEAD = struct.Struct("<QQI?")  # call number of the chunk, first item, how many, whether not all are plain
 CUT_HEAD = struct.Struct("<QQ")  # call number of the chunk, the first item that will not run
+
+# Of a task of a BATCH.
+_NUMBER = operator.itemgetter(1)
 
 
 class _Reader:
@@ -360,22 +364,30 @@ class WorkerChannel:
                     self._messages.extend(messages)
 
     def take_back(self) -> list[tuple[int, Any]]:
-        """Take the tasks out of the line that have come and were not begun; from another thread than the receiving."""
+        """Take the tasks out of the line that have come and were not begun; from another thread than the receiving.
+
+        They are all that come after those that the receiving thread has got.
+
+        Returns:
+            Their kinds and messages; of the tasks of a BATCH, their call numbers.
+        """
         with self._guard:
             if self.waiting_since is None and self._is_socket:
                 self._read_ahead()
-            # The receiving thread may take the first at any moment. When it finds none, it comes here.
-            tasks = [(BATCH, call) for call in self._calls]
+            # The receiving thread may take the first at any moment, until it finds none: then it comes here. So we go
+            # from the last to the first, or it would begin one behind those that we have.
             entries: list[tuple[int, Any]] = []
             with contextlib.suppress(IndexError):
                 while True:
                     entries.append(self._messages.pop())
+            tasks: list[tuple[int, Any]] = [(BATCH, number) for number in _numbers_of(self._calls)]
             for kind, message in reversed(entries):
                 if kind == BATCH:
-                    tasks += ((BATCH, call) for call in _calls_of(message))
+                    tasks += [(BATCH, number) for number in _numbers_of(_calls_of(message))]
                 elif kind in TASKS:
                     tasks.append((kind, message))
-            self._messages.extendleft(entry for entry in entries if entry[0] not in TASKS)
+            # In one step, for it may take the first again.
+            self._messages.extendleft([entry for entry in entries if entry[0] not in TASKS])
         return tasks
 
     def _read_ahead(self) -> None:
@@ -506,3 +518,8 @@ def _calls_of(batch: Any) -> Iterator[Any]:
     first, function, surroundings = TASK_HEAD.unpack_from(batch)
     calls = marshal.loads(memoryview(batch)[TASK_HEAD.size :])
     return zip(calls, itertools.count(first), itertools.repeat(function), itertools.repeat(surroundings))
+
+
+def _numbers_of(calls: Iterator[Any]) -> list[int]:
+    """Take what is left of the tasks of a BATCH; give their call numbers. In a single step, too."""
+    return list(map(_NUMBER, calls))

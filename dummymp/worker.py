@@ -169,7 +169,7 @@ class Worker:
         for kind, message in tasks:
             if kind == TASK_WITH_BUFFERS:
                 self._packets.drop(packet_of(memoryview(message)[TASK_HEAD.size :]))
-        numbers = [U64.pack(message[1]) if kind == BATCH else message[: U64.size] for kind, message in tasks]
+        numbers = [U64.pack(message) if kind == BATCH else message[: U64.size] for kind, message in tasks]
         self._channel.send(RETURNED, b"".join(numbers))
 
     def note(self, text: str) -> None:

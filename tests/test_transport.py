@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import marshal
 import multiprocessing
 import select
@@ -17,6 +18,7 @@ from conftest import TIMEOUT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dummymp import transport
 from dummymp.page import Page
 from dummymp.transport import (
     BATCH,
@@ -26,9 +28,11 @@ from dummymp.transport import (
     LARGE,
     READ_SIZE,
     RESULT,
+    SURROUNDINGS,
     TASK,
     TASK_HEAD,
     TEXT,
+    U64,
     Channel,
     PipeChannel,
     WorkerChannel,
@@ -477,8 +481,102 @@ def test_a_batch_comes_as_its_tasks() -> None:
         channel.send(FUNCTION, b"two")
         assert plain([worker.receive()]) == [(FUNCTION, b"one")]
         assert worker.receive() == (BATCH, (b"a", 7, 3, 4))
-        assert worker.take_back() == [(BATCH, ((), 8, 3, 4)), (BATCH, (b"c", 9, 3, 4))]
+        assert worker.take_back() == [(BATCH, 8), (BATCH, 9)]
         assert plain([worker.receive()]) == [(FUNCTION, b"two")]
+
+
+class TurnBack(threading.Event):
+    """Stands in for the guard of a `WorkerChannel`; it is set once the receiving thread comes to it."""
+
+    def __init__(self, receiver: threading.Thread) -> None:
+        super().__init__()
+        self._receiver = receiver
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._receiver:
+            self.set()
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def take_back_against_the_other_thread(first: int, at: int, more: int) -> tuple[list[Any], list[int], bool]:
+    """Receive some messages, then take back what is left, and at one line of that let the receiving thread go on.
+
+    Args:
+        first: So many messages are received before.
+        at: The line, counted as they are run.
+        more: So many messages the receiving thread wants there.
+
+    Returns:
+        What was received, what was taken back (the numbers of tasks), and whether so many lines were run.
+    """
+    received: list[tuple[int, Any]] = []
+    wanted, got, lines = threading.Semaphore(0), threading.Semaphore(0), 0
+
+    def receive() -> None:
+        with contextlib.suppress(EOFError):
+            while wanted.acquire():
+                received.append(worker.receive())
+                got.release()
+
+    def let_it_go_on(count: int) -> None:
+        for _ in range(count):
+            wanted.release()
+            while not guard.is_set() and not got.acquire(timeout=0.001):
+                pass
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != transport.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at:
+                let_it_go_on(more)
+        return trace
+
+    with ends() as (channel, worker):
+        for number in (0, 10):
+            channel.post(FUNCTION, U64.pack(number))
+            channel.post(SURROUNDINGS, U64.pack(number))
+            channel.post(BATCH, TASK_HEAD.pack(number, 3, 4), marshal.dumps([()] * 3))
+            channel.post(TASK, TASK_HEAD.pack(number + 3, 3, 4))
+        channel.flush()
+        receiver = threading.Thread(target=receive)
+        guard = TurnBack(receiver)
+        receiver.start()
+        let_it_go_on(first)
+        worker._guard = guard  # type: ignore[assignment]
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            taken = worker.take_back()
+        finally:
+            sys.settrace(before)
+        channel.close()
+        wanted.release(100)
+        receiver.join(TIMEOUT)
+    return received, [message if kind == BATCH else U64.unpack_from(message)[0] for kind, message in taken], lines >= at
+
+
+@pytest.mark.parametrize("first", [2, 3, 5, 6, 8, 9])
+def test_taking_back_against_the_thread_that_receives(first: int) -> None:
+    """Whenever that one goes on: each task is begun or taken back, none begins behind one that was taken back, and
+    what is no task comes in order.
+    """
+    for more in (1, 3):
+        for at in itertools.count(1):
+            received, taken, again = take_back_against_the_other_thread(first, at, more)
+            if not again:
+                break
+            begun = [message[1] for kind, message in received if kind == BATCH]
+            begun += [U64.unpack_from(message)[0] for kind, message in received if kind == TASK]
+            news = [U64.unpack_from(message)[0] for kind, message in received if kind not in (BATCH, TASK)]
+            assert sorted(begun) + taken == [0, 1, 2, 3, 10, 11, 12, 13], (at, more)
+            assert news == [0, 0, 10, 10], (at, more)
 
 
 # --- answers that are kept and sent together ---------------------------------------------------------------------
