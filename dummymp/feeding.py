@@ -204,6 +204,8 @@ class Feeder:
             seconds = _expected(handle.assigned[0])
             if not seconds or handle.full or handle.calling_back or handle.assigned[0].chunk is not None:
                 return 0.0
+            if handle.channel.is_under_way():
+                return 0.0  # It goes on only while we read or write.
             # To take in what came of tiny tasks, and to send more, takes us much of that time.
             tasks = (len(handle.assigned) - 1) // (4 if seconds < TINY else 2)
             tasks = min(tasks, NAP_BYTES // max(1, handle.talks))

@@ -162,6 +162,10 @@ class Channel:
         """Give the messages that have come, without waiting; about one `READ_SIZE` or one large message at a time."""
         return self._read() or []
 
+    def is_under_way(self) -> bool:
+        """Tell whether a large message is under way: it has come half, or something waits to be written."""
+        return bool(self.outgoing) or self._reader.large_buffer() is not None
+
     def receive_all(self) -> Iterator[tuple[int, Any]]:
         """Give all that the other end had written, when it is known to write no more."""
         while True:
@@ -264,6 +268,9 @@ class PipeChannel(Channel):
 
     def fileno(self) -> int:
         return int(self.pipe.fileno())
+
+    def is_under_way(self) -> bool:
+        return False
 
     def receive_kept(self, page: Page) -> list[tuple[int, Any]]:
         return []

@@ -134,6 +134,34 @@ def test_large_functions_are_not_sent_behind_a_slow_task() -> None:
     dummymp.process_until_done()
 
 
+def wait_a_little(data: object) -> None:
+    time.sleep(0.001)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no naps")
+def test_no_nap_while_a_large_argument_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written only while somebody is awake, however much the workers have to do."""
+    from dummymp.manager import the_manager
+
+    dummymp.configure(priority="NUCLEAR", max_processes=1)
+    for number in range(10):
+        dummymp.run(wait_a_little, number)
+    dummymp.process_until_done()  # Now it is known how long they take.
+    pool = the_manager()._pool
+    nap, left = pool.selector.nap, []
+
+    def look_and_nap(seconds: float) -> None:
+        left.extend(len(handle.channel.outgoing) for handle in pool.handles.values())
+        nap(seconds)
+
+    monkeypatch.setattr(pool.selector, "nap", look_and_nap)
+    large = list(range(10**6, 2 * 10**6))
+    for number in range(60):
+        dummymp.run(wait_a_little, number if number % 12 else large)
+    dummymp.process_until_done()
+    assert not any(left)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.kill")
 def test_ctrl_c_while_queueing_leaves_no_half_queued_task(script: Script) -> None:
     """A call is queued or it is not, whenever the KeyboardInterrupt comes."""
