@@ -76,7 +76,10 @@ class Repeat:
             or not unchanged(known.snapshot)
         ):
             return None
-        arguments = dump_plain_arguments(args, kwargs)
+        try:
+            arguments = dump_plain_arguments(args, kwargs)
+        except Exception:
+            return None  # `freeze` says what is wrong with them.
         if arguments is None:
             return None
         task: Task[Any] = Task(queue, -1, self._name, self._timeout, self._retries)

@@ -237,6 +237,11 @@ def test_argument_that_cannot_be_sent() -> None:
     queue_often(describe, 1)
     with pytest.raises(dummymp.NotPicklable, match=r"task 3, .*lock"):
         dummymp.run(describe, threading.Lock())
+    nested: tuple[Any, ...] = ()
+    for _ in range(100_000):
+        nested = (nested,)
+    with pytest.raises(dummymp.NotPicklable, match=r"task 3, .*tuple"):
+        dummymp.run(describe, nested)
     assert len(dummymp.results()) == 3
 
 
