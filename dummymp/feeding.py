@@ -234,7 +234,8 @@ def overdue_at(handle: WorkerHandle) -> float:
 
 def _expected(task: Task[Any]) -> float:
     """Say how many seconds a task will take; 0 if nobody knows."""
-    return (task.function.pace.seconds or 0.0) if task.function is not None else 0.0
+    function = task.function  # Another thread may be telling of its end, if it was killed while it waited there.
+    return (function.pace.seconds or 0.0) if function is not None else 0.0
 
 
 def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> tuple[list[Task[Any]], int]:

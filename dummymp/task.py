@@ -168,12 +168,16 @@ class Task(Generic[T]):
         Raises:
             NotPicklable: Something cannot travel.
         """
-        self.take(engine.freeze(func, args, kwargs, number=self.index), surroundings)
+        frozen = engine.freeze(func, args, kwargs, number=self.index)
+        # With copy_args=False another thread that drives may have been faster, and all may be over by now.
+        if self.function is None and not self._has_ended():
+            self.take(frozen, surroundings)
 
     def take(self, frozen: Frozen, surroundings: Surroundings) -> None:
         """Be this call."""
-        self.function, self.arguments, self.pieces = frozen
+        function, self.arguments, self.pieces = frozen
         self.surroundings = surroundings
+        self.function = function  # Last, for other threads that drive look at it.
 
     def _close(self, now: float, value: Any, error: BaseException | None) -> bool:
         """Be done, or failed if there is an error. For the queue; False if it had ended before."""

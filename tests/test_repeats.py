@@ -16,6 +16,9 @@ import pytest
 from conftest import TIMEOUT
 
 import dummymp
+from dummymp.freeze import Frozen, freeze_function
+from dummymp.surroundings import capture
+from dummymp.task import Task
 
 
 @pytest.fixture(autouse=True)
@@ -327,3 +330,45 @@ def test_threads_that_queue_and_configure() -> None:
     assert {task.timeout for task in tasks[:-2]} <= {50, 60} and [task.timeout for task in tasks[-2:]] == [70, 70]
     assert [task.index for task in tasks] == list(range(2002))
     assert dummymp.results() == [*range(2000), 0, 0]
+
+
+class SlowOnce:
+    """An argument that takes its time the first time that it is frozen, until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.begun.is_set():
+            self.begun.set()
+            assert self.goes_on.wait(TIMEOUT)
+        return bytearray, (2_000_000,)
+
+
+def test_call_that_two_threads_freeze() -> None:
+    """With copy_args=False who drives freezes it; who comes late with that leaves nothing behind in an ended task."""
+    dummymp.configure(copy_args=False)
+    argument = SlowOnce()
+    task = dummymp.run(len, argument)  # type: ignore[arg-type]
+    thread = threading.Thread(target=dummymp.process_until_done)
+    thread.start()
+    assert argument.begun.wait(TIMEOUT)
+    assert task.result(TIMEOUT) == 2_000_000
+    argument.goes_on.set()
+    thread.join(TIMEOUT)
+    assert task.function is None and task.surroundings is None and not task.arguments and not task.pieces
+
+
+def test_call_whose_function_is_seen_is_whole() -> None:
+    """Other threads look at the function to see whether a call was frozen."""
+    seen = []
+
+    class Watched(Task[Any]):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if getattr(self, "function", None) is not None:
+                seen.append((self.arguments, self.pieces, self.surroundings))
+
+    blob, surroundings, pieces = freeze_function(abs), capture(None, None), [object()]
+    Watched(None, 0, "abs", None, 0).take(Frozen(blob, b"arguments", pieces), surroundings)  # type: ignore[arg-type]
+    assert seen == [(b"arguments", pieces, surroundings)]
