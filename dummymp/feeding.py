@@ -208,7 +208,7 @@ class Feeder:
                 return 0.0  # It goes on only while we read or write.
             # To take in what came of tiny tasks, and to send more, takes us much of that time.
             tasks = (len(handle.assigned) - 1) // (4 if seconds < TINY else 2)
-            tasks = min(tasks, NAP_BYTES // max(1, handle.talks))
+            tasks = min(tasks, NAP_BYTES // max(1, handle.answer_bytes))
             nap = min(nap or NAP, tasks * (seconds + TASK_OVERHEAD))
             if nap < NAP_LEAST:
                 return 0.0

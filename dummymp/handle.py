@@ -75,8 +75,8 @@ class WorkerHandle:
         orphan: The server that started it is gone, so nobody will tell how it ends.
         process: How it looked in the process table then, to tell it from a later process with its pid.
         pidfd: Tells of its end, if it is an orphan and the system can.
-        full: There was as much to read of it, the last time, as one read takes, so there may be more.
-        talks: So many bytes it sent then for each task that it ended.
+        full: The last time there was more than half of what one read takes, so it may be waiting for us to read.
+        answer_bytes: So many bytes came then for each task that it ended, what it printed and logged included.
         closing: Its connection is closed, and it was told to end.
         killed: The server was asked to end it.
         peak: The most memory that it ever used, in bytes; 0 until it has ended, and where nobody can tell.
@@ -115,7 +115,7 @@ class WorkerHandle:
         self.process: Process | None = None
         self.pidfd: io.FileIO | None = None
         self.full = False
-        self.talks = 0
+        self.answer_bytes = 0
         self.closing = False
         self.killed = False
         self.peak = 0

@@ -91,7 +91,7 @@ class Intake:
         self.take_in(handle, messages)
         size = sum(len(message) for _, message in messages)
         handle.full = size > READ_SIZE // 2
-        handle.talks = size // max(1, handle.answered - answered)
+        handle.answer_bytes = size // max(1, handle.answered - answered)
         if not handle.channel.closed:
             self._pool.flush(handle)
         elif not handle.closing:

@@ -48,7 +48,7 @@ GATHER = 512
 # less of that; shorter: results come sooner. Nothing is lost meanwhile, since it is in the page.
 TOGETHER = 1e-3
 
-# To close a file takes longer than this, in seconds. So a shorter task cannot have closed the connection, which is
+# To close a socket takes longer than this, in seconds. So a shorter task cannot have closed the connection, which is
 # looked at after others.
 CAN_CLOSE = 1e-6
 
