@@ -185,6 +185,14 @@ class Ledger:
 def _tell_failure(how: str, callback: After | None) -> None:
     if how:
         own_code.reached = True
-        logger().error("%s", how)
+        try:
+            logger().error("%s", how)
+        finally:  # Ctrl-C may come to a log handler. Then this is not called again, so the callback has its turn now.
+            _call(callback)
+    else:
+        _call(callback)
+
+
+def _call(callback: After | None) -> None:
     if callback is not None:
         callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -309,3 +310,24 @@ def test_an_alarm_in_code_of_the_user_that_we_call(where: str, alarm: int, monke
         dummymp.process_until_done()
     dummymp.process_until_done()
     assert dummymp.get_returns() == {0: "hello"}
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_ctrl_c_while_a_failure_is_logged(engine: str) -> None:
+    """The callback of that task is called all the same, once."""
+
+    class Pressing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.removeHandler(self)
+            press()
+
+    ended = []
+    dummymp.configure(priority="NUCLEAR", engine=engine, on_end=lambda *counts: ended.append(counts))
+    logger = logging.getLogger("dummymp")
+    logger.addHandler(Pressing())
+    for number in range(3):
+        dummymp.run(divmod, 1, number)
+    with pytest.raises(KeyboardInterrupt):
+        dummymp.process_until_done()
+    dummymp.process_until_done()
+    assert [completed for completed, _, _ in sorted(ended)] == [1, 2, 3]
