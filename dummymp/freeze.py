@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from .memoryfile import Piece
     from .pace import Pace
 
-__all__ = ["Frozen", "FunctionBlob", "arguments_text", "freeze", "freeze_arguments", "freeze_function", "remembered"]
+__all__ = [
+    "Frozen",
+    "FunctionBlob",
+    "Remembered",
+    "arguments_text",
+    "freeze",
+    "freeze_arguments",
+    "freeze_function",
+    "freeze_objects",
+    "remembered",
+]
 
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
@@ -148,8 +158,13 @@ def _freeze_arguments(function: FunctionBlob, args: tuple[Any, ...], kwargs: dic
         return Frozen(function, plain)
     if here:
         return Frozen(function, dumps((args, kwargs), here=True))
+    return Frozen(function, *freeze_objects(args, kwargs))
+
+
+def freeze_objects(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, Sequence[Piece]]:
+    """Serialise arguments that `dump_plain_arguments` leaves alone; give `arguments` and `pieces` of a `Frozen`."""
     collector = Collector(find_again=True)
-    return Frozen(function, dump_arguments(args, kwargs, collector), collector.pieces)
+    return dump_arguments(args, kwargs, collector), collector.pieces
 
 
 class Remembered:

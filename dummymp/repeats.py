@@ -12,11 +12,15 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
 from .captures import unchanged
-from .freeze import FunctionBlob, Remembered, remembered
+from .fitting import check_fit
+from .freeze import FunctionBlob, Remembered, freeze_objects, remembered
 from .pickling import dump_plain_arguments
 from .task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .memoryfile import Piece
     from .task import Owner
 
 __all__ = ["Repeat", "repeat_of"]
@@ -65,24 +69,29 @@ class Repeat:
     def again(
         self, queue: Owner, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Task[Any] | None:
-        """Make a task of a call, without a number; None if more than its arguments may be different."""
+        """Make a task of a call, without a number; None if more than its arguments may be different.
+
+        Raises:
+            TypeError: The arguments do not fit.
+        """
         known = self._known()
         if (
             known is None
             or known.function() is not func
-            or len(args) != self._count
-            or ((kwargs or self._names) and tuple(kwargs) != self._names)
             or not self._surroundings.hold()
             or not unchanged(known.snapshot)
         ):
             return None
+        if len(args) != self._count or ((kwargs or self._names) and tuple(kwargs) != self._names):
+            check_fit(func, args, kwargs)
+        pieces: Sequence[Piece] = ()
         try:
             arguments = dump_plain_arguments(args, kwargs)
+            if arguments is None:
+                arguments, pieces = freeze_objects(args, kwargs)
         except Exception:
             return None  # `freeze` says what is wrong with them.
-        if arguments is None:
-            return None
         task: Task[Any] = Task(queue, -1, self._name, self._timeout, self._retries)
         task.function = known.blob  # type: ignore[assignment]  # A light one: `repeat_of` has looked.
-        task.arguments, task.surroundings = arguments, self._surroundings
+        task.arguments, task.pieces, task.surroundings = arguments, pieces, self._surroundings
         return task

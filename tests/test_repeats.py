@@ -224,6 +224,15 @@ def test_other_arguments() -> None:
     assert dummymp.results() == [describe(*args, **kwargs) for args, kwargs in calls * 2]
 
 
+def test_what_is_known_holds_for_any_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are and whatever they need to travel, the function is not looked at once more."""
+    dummymp.run(describe, 1)
+    monkeypatch.setattr(dummymp.TaskQueue, "_record", None)
+    dummymp.run(describe, [1], {"k": {2}})
+    dummymp.run(describe, 1, 2, key=bytearray(b"x" * 2_000_000))
+    assert dummymp.results() == [describe(1), describe([1], {"k": {2}}), describe(1, 2, key=bytearray(b"x" * 2_000_000))]
+
+
 @pytest.mark.parametrize("call", [lambda f: f(), lambda f: f(1, 2), lambda f: f(m=1), lambda f: f(1, k=2)])
 def test_call_that_does_not_fit(call: Callable[[Any], object]) -> None:
     """It is refused, as if it were the first."""
