@@ -79,7 +79,7 @@ DEEP = 2000
 CAN_START_PROCESS = 1e-4
 # To seed a random generator takes longer than this, in seconds: setting up its 624 numbers does. Where there is no
 # seed, a task after a shorter one goes on with the sequence of its worker, which is as random as a new one.
-CAN_SEED = 2e-6
+CAN_SEED = 1e-6
 # C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
 CAN_GO_UNSEEN = 1e-4
 # What tasks registered with `atexit` may take so many seconds when a worker ends. Longer: it can finish more; shorter:
