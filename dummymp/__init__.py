@@ -22,6 +22,7 @@ A map of the package, from the top down:
     forkserver         the server: starts workers, ends everything           boot, processes, niceness
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
+    reducers           ... what pickle does not know
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords

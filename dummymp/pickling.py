@@ -296,8 +296,12 @@ def _pickler_class() -> Any:
 
         base = cloudpickle.Pickler  # A script with the name of a module that it needs gets half of it.
 
+        from .reducers import cached_anew, make_table, with_members, with_slots
+
     class Pickler(base):  # type: ignore[misc, valid-type]
         """Sends classes by value as cloudpickle does, but only once around."""
+
+        dispatch_table = make_table(base.dispatch_table)
 
         def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:
             super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
@@ -305,7 +309,7 @@ def _pickler_class() -> Any:
 
         def reducer_override(self, obj: Any) -> Any:
             if type(obj) is functools._lru_cache_wrapper and not travels_by_name(obj):
-                return _cached_anew, (obj.__wrapped__, obj.cache_parameters())
+                return cached_anew, (obj.__wrapped__, obj.cache_parameters())
             if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
                 # cloudpickle would send a copy of what is in it, and what a task reads would be read again by others.
                 raise pickle.PicklingError("an open file does not travel")
@@ -338,22 +342,11 @@ def _pickler_class() -> Any:
                 _sent[token] = obj  # It came from one worker and goes on to another.
             if self._here:
                 return _sent_class, (token,)
-            if "__slots__" in obj.__dict__ and reduced[0] is cloudpickle.cloudpickle._make_skeleton_class:
-                reduced = (reduced[0], _with_slots(obj, reduced[1]), *reduced[2:])
+            if reduced[0] is cloudpickle.cloudpickle._make_skeleton_enum:
+                reduced = with_members(obj, reduced)
+            elif "__slots__" in obj.__dict__ and not issubclass(obj, tuple):
+                reduced = (reduced[0], with_slots(obj, reduced[1]), *reduced[2:])
             return (_take_class, (token, reduced[0], reduced[1]), *reduced[2:])
 
     _pickler = Pickler
     return Pickler
-
-
-def _with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a class its `__slots__` when it is made, as cloudpickle does not: its objects would not fit into ours."""
-    constructor, name, bases, namespace, *others = args
-    slots = cls.__dict__["__slots__"]
-    slots = slots if isinstance(slots, str) else tuple(slots)
-    return constructor, name, bases, {**namespace, "__slots__": slots}, *others
-
-
-def _cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Make a function with @functools.cache, which cloudpickle does not know, in a worker; its cache is empty."""
-    return functools.lru_cache(**parameters)(func)

@@ -306,6 +306,98 @@ def test_classes_of_the_script_stay_what_they_are(script: Script, start_method: 
     assert done.stdout == "caught True True\nTrue True True True\nTrue True\nTrue\n", done.stderr
 
 
+EVERY_CLASS = """
+import enum, functools, typing, weakref
+class Pair(typing.NamedTuple):
+    one: int
+    two: str = "x"
+class Planet(enum.Enum):
+    EARTH = (2, 3)
+    MARS = (5, 7)
+    TERRA = (2, 3)
+    def __init__(self, mass, radius):
+        self.mass, self.radius = mass, radius
+class Size(str, enum.Enum):
+    def __new__(cls, value, centimetres):
+        size = str.__new__(cls, value)
+        size._value_ = value
+        size.centimetres = centimetres
+        return size
+    SMALL = ("s", 10)
+class Level(int, enum.Enum):
+    def __new__(cls, rank, title):
+        level = int.__new__(cls, rank)
+        level._value_ = title
+        return level
+    LOW = (1, "low")
+    HIGH = (2, "high")
+class May(enum.Flag):
+    READ = 1
+    WRITE = 2
+    ALL = 3
+class Liste(enum.Enum):
+    ONE = [1]
+class Circle:
+    def __init__(self, radius):
+        self.radius = radius
+    @functools.cached_property
+    def area(self):
+        return 3 * self.radius ** 2
+    @functools.singledispatchmethod
+    def grow(self, by):
+        return "what?"
+    @grow.register
+    def _(self, by: int):
+        return self.radius + by
+@functools.singledispatch
+def kind(value):
+    return "thing"
+@kind.register
+def _(value: int):
+    return "number"
+@kind.register(list)
+def _(value):
+    return [kind(each) for each in value]
+names = weakref.WeakValueDictionary()
+circle = names["circle"] = Circle(2)
+same = lambda value: value
+def show(func, *args):
+    print(dummymp.run(func, *args).result())
+
+kind(1.5)
+show(Pair, 1)
+show(lambda: Pair(3)._replace(two="y").two)
+show(lambda: (Planet.MARS.radius, Planet.TERRA.mass, Planet["TERRA"] is Planet.EARTH, Planet((5, 7)).name))
+show(lambda: (Size.SMALL.centimetres, Size("s").name, Size.SMALL.upper()))
+show(lambda: (Level.LOW.value, Level("high") + 0, Level.HIGH > Level.LOW))
+show(lambda: (May(3).name, May["ALL"].value, May.ALL is May.READ | May.WRITE, Liste([1]).name))
+members = [Planet.EARTH, Size.SMALL, Level.HIGH, May.ALL, Liste.ONE]
+print(all(back is member for back, member in zip(dummymp.run(same, members).result(), members)))
+show(lambda: circle.area)
+show(circle.grow, 3)
+show(kind, [1, "a", [2.5]])
+show(lambda: (names["circle"] is circle, len(names)))
+"""
+
+
+def test_classes_and_functions_of_every_make(script: Script, start_method: str) -> None:
+    """Named tuples, enums with a story of their own, cached properties, single dispatch: all of them travel."""
+    done = script("import dummymp\n" + EVERY_CLASS)
+    assert done.stdout.splitlines() == [
+        "Pair(one=1, two='x')",
+        "y",
+        "(7, 2, True, 'MARS')",
+        "(10, 'SMALL', 'S')",
+        "('low', 2, True)",
+        "('ALL', 3, True, 'ONE')",
+        "True",
+        "12",
+        "5",
+        "['number', 'thing', ['thing']]",
+        "(True, 1)",
+    ], done.stderr
+
+
 def test_functions_and_classes_defined_anew(script: Script) -> None:
     """Each call uses what its names meant when it was queued; objects come back as the class of that moment."""
     done = script(
