@@ -78,7 +78,7 @@ class TaskKilled(DummyMPError, RuntimeError):
 
 
 class TaskFailed(DummyMPError, RuntimeError):
-    """Stands in for an exception of a task that cannot be sent; carries its type and text."""
+    """Stands in for an exception of a task that cannot be sent, or would end the script; carries its type and text."""
 
 
 class TasksFailed(DummyMPError, RuntimeError):

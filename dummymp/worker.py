@@ -26,7 +26,8 @@ from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
-from .explain import explain_result, function_name, headline
+from .explain import explain_result, function_name
+from .failures import pack_failure
 from .forward import Forwarder, LineWriter
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
@@ -73,8 +74,6 @@ REGROUP_SECONDS = 0.15
 # What a task leaves behind becomes ours (processes.adopt_orphans), and stays as a zombie when it has ended: to reap it
 # might take from the task what is the task's own. A worker that has seen that so often ends, and all of them with it.
 ORPHANS = 50
-# A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
-DEEP = 2000
 # To start a process takes longer than this, in seconds, so after a shorter task there is nothing to look for.
 CAN_START_PROCESS = 1e-4
 # To seed a random generator takes longer than this, in seconds: setting up its 624 numbers does. Where there is no
@@ -397,68 +396,6 @@ def _cwd() -> str:
         return os.getcwd()
     except OSError:
         return "a directory that is gone"
-
-
-# --- failures ----------------------------------------------------------------------------------------------------
-
-
-def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
-    """Serialise an exception: ``(pickle or None, "Type: text", traceback text, about_task)``.
-
-    The pickle is there only if it was seen to come back as it was. `about_task`: the text names the task as ``{task}``.
-    """
-    text = headline(error)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, Chunks.__module__):
-        trace = trace.tb_next  # Our own frames say nothing to the user.
-    # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
-    limit = -DEEP if _is_deep(trace) else None
-    lines = traceback.format_exception(type(error), error, trace, limit=limit)
-    return dumps((_pack_exception(error), text, "".join(lines).rstrip(), about_task))
-
-
-def _is_deep(trace: types.TracebackType | None) -> bool:
-    for _ in range(DEEP):
-        if trace is None:
-            return False
-        trace = trace.tb_next
-    return True
-
-
-def _pack_exception(error: BaseException) -> bytes | None:
-    for portable in (error, _Portable(error)):
-        try:
-            data = dumps(portable)
-            back = loads(data)
-            if type(back) is type(error) and _same_text(back, error):
-                return data
-        except BaseException:
-            continue
-    return None
-
-
-def _same_text(one: BaseException, other: BaseException) -> bool:
-    """Compare what two exceptions say, apart from the addresses in the default repr of objects: <Model at 0x7f...>."""
-    import re
-
-    return re.sub("0x[0-9a-fA-F]+", "", str(one)) == re.sub("0x[0-9a-fA-F]+", "", str(other))
-
-
-class _Portable:
-    """Wraps an exception whose constructor does not take its own `args`: it is rebuilt without its constructor."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_exception, (type(self._error), self._error.args, self._error.__dict__)
-
-
-def _rebuild_exception(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
 
 
 # --- the process around the loop ---------------------------------------------------------------------------------

@@ -52,6 +52,11 @@ class Locked(Exception):
     def __init__(self):
         super().__init__("holds a lock")
         self.lock = threading.Lock()
+        self.kept = 1
+
+class Unsayable(Exception):
+    def __str__(self):
+        raise RuntimeError("says nothing")
 
 class Bomb:
     def __init__(self, how):
@@ -100,6 +105,8 @@ def two_arguments():
     raise Two(7, "seven")
 def locked():
     raise Locked()
+def unsayable():
+    raise Unsayable("x")
 def returns_a_lock():
     return {"plain": 1, "model": [threading.Lock()]}
 def returns_a_generator():
@@ -117,7 +124,7 @@ def good(number):
     return number * number
 
 bad = [exit_0, exit_3, sigkill, sigsegv, sigabrt, sys_exit, sys_exit_0, interrupted, generator_exit, recursion, memory,
-       two_arguments, locked, returns_a_lock, returns_a_generator, returns_a_mine, raises_from]
+       two_arguments, locked, unsayable, returns_a_lock, returns_a_generator, returns_a_mine, raises_from]
 
 def spoken(func):
     print("before", func.__name__)
@@ -270,12 +277,17 @@ def test_an_exception_keeps_its_class_its_attributes_and_its_story(every_death: 
 
 
 def test_an_exception_that_cannot_travel(every_death: Deaths) -> None:
-    """TaskFailed stands in for it, and carries its type and text."""
+    """It comes without those of its attributes that cannot; where there is no way, TaskFailed stands in for it."""
     report, _, _ = every_death
     death = report["deaths"]["locked"]
-    assert death["type"] == "TaskFailed"
-    assert "Locked: holds a lock" in death["text"]
+    assert death["own_class"]
+    assert death["text"] == "holds a lock"
+    assert death["attributes"] == {"kept": 1}
     assert "in locked\n" in death["cause"]
+    death = report["deaths"]["unsayable"]
+    assert death["type"] == "TaskFailed"
+    assert "Unsayable: " in death["text"]
+    assert "in unsayable\n" in death["cause"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from typing import Any, Callable
 import pytest
 from conftest import TIMEOUT
 
-from dummymp import seeds, worker
+from dummymp import failures, seeds
+from dummymp.failures import pack_failure
 from dummymp.freeze import freeze
 from dummymp.pickling import dumps, load_atoms, loads
 from dummymp.surroundings import Settings, capture
@@ -43,7 +44,7 @@ from dummymp.transport import (
     U64,
     WorkerChannel,
 )
-from dummymp.worker import Worker, pack_failure
+from dummymp.worker import Worker
 
 Outcome = tuple[int, Any]
 NO_ARGUMENTS = freeze(print, (), {}, number=0).arguments
@@ -454,11 +455,13 @@ class Prefixed(Exception):
 
 
 class Unpicklable(Exception):
-    """Holds what cannot travel."""
+    """Has an argument that cannot travel."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.lock = threading.Lock()
+        super().__init__(text, threading.Lock())
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Unprintable(Exception):
@@ -587,7 +590,7 @@ def test_exception_of_a_class_of_the_main_script(parent: Parent) -> None:
 
 def test_a_very_deep_traceback_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many calls the innermost are told; to format a million of them would take a minute."""
-    monkeypatch.setattr(worker, "DEEP", 30)
+    monkeypatch.setattr(failures, "DEEP", 30)
 
     def even(depth: int) -> None:
         odd(depth)

@@ -274,7 +274,7 @@ def _died(**how: Any) -> Callable[[Any, int, bool], bool]:
 ERRORS: dict[str, Callable[[Any, int, bool], bool]] = {
     "raises": lambda error, number, _: type(error) is ValueError and error.args == (number,),
     "two": lambda error, number, _: type(error) is Two and error.number == number and str(error) == f"{number}: two",
-    "locked": lambda error, number, _: isinstance(error, dummymp.TaskFailed) and f"locked {number}" in str(error),
+    "locked": lambda error, number, _: type(error) is Locked and str(error) == f"locked {number}",
     "base": lambda error, number, _: type(error) is KeyboardInterrupt and error.args == (number,),
     "sysexit": lambda error, number, _: type(error) is SystemExit and error.code == number,
     "unsendable": lambda error, number, _: isinstance(error, dummymp.NotPicklable),
