@@ -74,6 +74,11 @@ class LineWriter(io.TextIOBase):
                 text, self.line = self.line, ""
                 self._send(text)
 
+    def detach(self) -> Any:
+        """Give `buffer`, for a wrapper with another encoding; this stream stays what it is for the next task."""
+        self.flush()
+        return self.buffer
+
     def close(self) -> None:
         """Stay open: a task that closes stdout would take it from the next one."""
         self.flush()

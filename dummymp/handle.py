@@ -63,6 +63,7 @@ class WorkerHandle:
         start_by: When it must be ready, by `time.monotonic`.
         ready: It has said so. Until then it counts as starting.
         engine: Whose task it runs, if any.
+        log_prefix: What stands before log records that come while it has no task, from a thread that one left behind.
         assigned: The tasks that it was sent and has not answered, in order; the first is the one that runs.
         since: When the first of them became the first, by `time.monotonic`.
         calling_back: It was asked to give back what it has not begun, and has not answered.
@@ -102,6 +103,7 @@ class WorkerHandle:
         self.start_by = start_by
         self.ready = False
         self.engine: Any = None
+        self.log_prefix = "[PID {pid}] "
         self.assigned: collections.deque[Task[Any]] = collections.deque()
         self.answered = 0
         self.since = 0.0

@@ -118,15 +118,10 @@ class Intake:
     def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         if kind == FAILURE:
             self._take_failure(handle, message)
-        elif kind == TEXT:
-            number, stream = TEXT_HEAD.unpack_from(message)
-            text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
-            if text:
-                self._outbox.post(self._show, stream, text, (handle.number, number))
-        elif kind == RECORD:
-            number = U64.unpack_from(message)[0]
-            prefix = handle.engine.options().log_prefix if handle.engine is not None else "[PID {pid}] "
-            self._outbox.post(functools.partial, handle_record, memoryview(message)[U64.size :], number, prefix)
+        elif kind in (TEXT, RECORD):
+            show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
+            if show is not None:
+                self._outbox.post(lambda: show)
         elif kind == READY:
             self._pool.ready(handle, U64.unpack(message)[0])
             for stream, text in handle.early:
@@ -333,7 +328,9 @@ class Intake:
         if handle.stopped:
             return
         self.count_running(engine, -1)
-        limit = engine.options().tasks_per_worker
+        options = engine.options()
+        handle.log_prefix = options.log_prefix
+        limit = options.tasks_per_worker
         if limit is not None and handle.answered >= limit:
             self._pool.retire(handle)
         elif not handle.retiring:
@@ -365,6 +362,30 @@ class Intake:
         engine.running += difference
 
     # --- text ---
+
+    def last_texts(self, handle: WorkerHandle) -> Iterator[After]:
+        """Give what shows the text of a worker that had no task and has ended, at the end of the program."""
+        for stream, text in handle.read_pipes(to_the_end=True):
+            yield self._show(stream, text, (handle.number, -1))
+        for kind, message in handle.receive_all():
+            if kind in (TEXT, RECORD):
+                show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
+                if show is not None:
+                    yield show
+        for stream, rest in handle.unfinished_lines():
+            yield self._show(stream, rest + "\n", (handle.number, -1))
+
+    def _text(self, handle: WorkerHandle, message: Any) -> After | None:
+        """Give what shows the lines that are whole with this message, None if none is."""
+        number, stream = TEXT_HEAD.unpack_from(message)
+        text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
+        return self._show(stream, text, (handle.number, number)) if text else None
+
+    def _record(self, handle: WorkerHandle, message: Any) -> After:
+        """Give what hands a log record to its logger."""
+        number = U64.unpack_from(message)[0]
+        prefix = handle.engine.options().log_prefix if handle.engine is not None else handle.log_prefix
+        return functools.partial(handle_record, memoryview(message)[U64.size :], number, prefix)
 
     def _show(self, stream: int, text: str, owner: object) -> After:
         return functools.partial(self._screen.show, stream, text, owner)

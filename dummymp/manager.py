@@ -459,8 +459,9 @@ class Manager:
     def end_unused_workers(self) -> None:
         """End the workers if no queue has tasks for them."""
         with held, self._lock:
-            if not self.engines:
-                self._pool.end_all(KILL_GRACE)
+            texts = [] if self.engines else self._end_all()
+        for show in texts:
+            show()
 
     # --- feeding ---
 
@@ -518,7 +519,15 @@ class Manager:
         """End everything, because the program ends."""
         ignore_from_now_on()  # A second Ctrl-C must not leave half of them behind.
         with held, self._lock:
-            self._pool.end_all(KILL_GRACE)
+            texts = self._end_all()
+        for show in texts:
+            show()
+
+    def _end_all(self) -> list[Callable[[], object]]:
+        """End every worker; give what shows the text that they wrote last."""
+        texts: list[Callable[[], object]] = []
+        self._pool.end_all(KILL_GRACE, lambda handle: texts.extend(self._intake.last_texts(handle)))
+        return texts
 
     def abandon(self) -> None:
         """Let go of everything without ending it: we are a copy of the process that owns it, made by os.fork()."""

@@ -316,8 +316,12 @@ class Pool:
             self.selector.remove(source)
         handle.close()
 
-    def end_all(self, grace: float) -> None:
-        """End every worker and the server; at most 2 s. The next task starts new ones."""
+    def end_all(self, grace: float, last_look: Callable[[WorkerHandle], object] = lambda handle: None) -> None:
+        """End every worker and the server; at most 2 s. The next task starts new ones.
+
+        Each worker that had no task is given to `last_look` when it has ended, before its connection is closed.
+        """
+        idle = [handle for handle in self.handles.values() if not handle.assigned]
         for handle in self.handles.values():
             if handle.assigned:
                 self.end(handle, grace=grace)
@@ -327,6 +331,8 @@ class Pool:
         self._has_server = False
         reserve.release()
         self._launcher.close()
+        for handle in idle:
+            last_look(handle)
         for handle in list(self.handles.values()):
             if handle.orphan:
                 self.end_without_server(handle)

@@ -81,8 +81,8 @@ CAN_START_PROCESS = 1e-4
 CAN_SEED = 1e-6
 # C code that leaves the working directory without Python's knowledge is not looked for after shorter tasks, in seconds.
 CAN_GO_UNSEEN = 1e-4
-# What tasks registered with `atexit` may take so many seconds when a worker ends. Longer: it can finish more; shorter:
-# what hangs there holds memory for less time.
+# Threads that tasks left behind, and what they registered with `atexit`, may take so many seconds when a worker ends.
+# Longer: they can finish more; shorter: what hangs there holds memory for less time.
 LEAVE_LIMIT = 10.0
 # The exit code of a worker that cannot take over the memory of a task, because it has too many files open.
 NO_DESCRIPTORS = 71
@@ -210,6 +210,8 @@ class Worker:
         self._end(kind, number, seconds, body)
 
     def _end(self, kind: int, number: int, seconds: float, body: bytes) -> None:
+        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
+            self._put_back_streams()
         if self.stdout.line or self.stderr.line:
             self.stdout.flush()
             self.stderr.flush()
@@ -303,6 +305,8 @@ class Worker:
 
     def end_item(self) -> int:
         """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
+        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
+            self._put_back_streams()
         if self.stdout.line or self.stderr.line:
             self.stdout.flush()
             self.stderr.flush()
@@ -344,6 +348,15 @@ class Worker:
             sys.argv[:] = self._argv
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
             sys.stdout, sys.stderr = self.stdout, self.stderr
+
+    def _put_back_streams(self) -> None:
+        """Take back the streams that a task has replaced, with what stands in its own and is not written yet."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass  # It is closed, or no stream at all.
+        sys.stdout, sys.stderr = self.stdout, self.stderr
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
         func = self._thawed.get(number)
@@ -469,11 +482,12 @@ def _serve(worker: Worker) -> None:
 
 
 def _leave(worker: Worker, code: int) -> None:
-    """End this process as a script ends: what tasks registered with `atexit` is called."""
+    """End this process as a script ends: wait for the threads of tasks, call what they registered with `atexit`."""
     try:
         limit = threading.Timer(LEAVE_LIMIT, _leave_now, (code,))
         limit.daemon = True
         limit.start()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         worker.stdout.flush()
         worker.stderr.flush()
@@ -484,7 +498,10 @@ def _leave(worker: Worker, code: int) -> None:
 
 
 def _leave_now(code: int) -> None:
-    text = f"dummymp: a worker was ended: what a task registered with atexit went on for {LEAVE_LIMIT:g} s\n"
+    text = (
+        "dummymp: a worker was ended: a thread that a task started, or what a task registered with atexit, "
+        f"went on for {LEAVE_LIMIT:g} s\n"
+    )
     try:
         os.write(STDERR, text.encode())
     finally:

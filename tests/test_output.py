@@ -537,3 +537,60 @@ def test_output_in_a_pipe_is_complete(script: Script) -> None:
     for n in range(3):
         expected += [f"task {n}", f"after {n}"]
     assert done.stdout.splitlines() == expected
+
+
+def test_streams_that_a_task_wrapped_are_written_with_the_task(script: Script, start_method: str) -> None:
+    """What stands in a wrapper of its own comes before its result, and nothing of it is lost at the end."""
+    done = script(
+        """
+        import codecs, dummymp, io, sys
+        def wrap(n):
+            sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+            print("wrapped", n)
+        def detach(n):
+            sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+            print("detached", n)
+        for func in (wrap, detach):
+            print(list(dummymp.map(func, [1])), dummymp.run(func, 2).result())
+        dummymp.run(wrap, 3)
+        dummymp.process_until_done()
+        print("end")
+        """
+    )
+    expected = ["wrapped 1", "wrapped 2", "[None] None", "detached 1", "detached 2", "[None] None", "wrapped 3", "end"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+LEAVES = """
+import atexit, dummymp, logging, sys, threading, time
+logging.basicConfig(format="%(message)s")
+dummymp.configure(log_prefix="")
+def leave(go):
+    def late():
+        while not os.path.exists(go):
+            time.sleep(0.001)
+        print("a thread")
+    import os
+    threading.Thread(target=late).start()
+    atexit.register(print, "atexit", flush=True)
+    atexit.register(logging.warning, "a record")
+    atexit.register(sys.stderr.write, "no line end")
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "dummymp.reset()", "dummymp.configure(tasks_per_worker=1)"])
+def test_what_a_worker_prints_at_its_end(script: Script, start_method: str, ending: str) -> None:
+    """Threads that a task left behind, and what it registered with `atexit`, are heard also when the script ends."""
+    done = script(
+        LEAVES
+        + ("" if ending == "dummymp.reset()" else ending)
+        + """
+dummymp.run(leave, "go")
+dummymp.process_until_done()
+print("end", flush=True)
+open("go", "w").close()
+"""
+        + (ending if ending == "dummymp.reset()" else "")
+    )
+    assert done.stdout.splitlines() == ["end", "a thread", "atexit"], done.stderr
+    assert done.stderr.splitlines() == ["a record", "no line end"]
