@@ -27,6 +27,7 @@ _CALL_LENGTH = 120
 _NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
 _NO_QUEUE = "a task needs no queue to hand over its result: return the result instead"
 _NO_MEMORY = "tasks share no memory: return the result instead"
+_C_CLASSES = ("PyCStructType", "UnionType", "PyCArrayType", "PyCPointerType", "PyCFuncPtrType", "PyCSimpleType")
 # What to do instead, by the full name of the type (or of one of its bases).
 _INSTEAD = {
     "sqlite3.Connection": "pass the file name and open it inside {func}()",
@@ -44,16 +45,29 @@ _INSTEAD = {
     "_queue.SimpleQueue": _NO_QUEUE,
     "multiprocessing.queues.Queue": _NO_QUEUE,
     "multiprocessing.queues.SimpleQueue": _NO_QUEUE,
+    "multiprocessing.connection._ConnectionBase": "a task needs no pipe to hand over its result: return it instead",
     "multiprocessing.synchronize.SemLock": _NO_LOCK,
     "multiprocessing.synchronize.Event": _NO_MEMORY,
     "multiprocessing.synchronize.Condition": _NO_MEMORY,
     "multiprocessing.sharedctypes.SynchronizedBase": _NO_MEMORY,
     "multiprocessing.pool.Pool": "queue other dummymp.run(...) calls instead",
     "builtins.generator": "pass a list: list(...)",
+    "_csv.reader": "pass a list: list(...)",
+    "sqlite3.Cursor": "pass a list of the rows: cursor.fetchall()",
+    "sqlite3.Row": "pass tuple(row) or dict(row)",
+    "re.Match": "pass its text: match.group()",
+    "posix.DirEntry": "pass its path: entry.path",
+    "nt.DirEntry": "pass its path: entry.path",
+    "posix.ScandirIterator": "pass a list of paths: [entry.path for entry in ...]",
+    "nt.ScandirIterator": "pass a list of paths: [entry.path for entry in ...]",
     "builtins.async_generator": "pass a list of its items",
     "builtins.coroutine": "run it inside {func}() with asyncio.run(...)",
     "builtins.module": "import it inside {func}()",
     "builtins.frame": "leave it out",
+    "ctypes.CDLL": "load it inside {func}()",
+    "_ctypes.CFuncPtr": "load its library inside {func}()",
+    "_ctypes.PyCFuncPtr": "load its library inside {func}()",  # Its name in Python 3.9.
+    **{f"_ctypes.{name}": "define it inside {func}(), or in a module" for name in _C_CLASSES},
     "builtins.traceback": "pass the text, traceback.format_exc()",
     "dummymp.task.Task": "pass what it returned: task.result()",
     "dummymp.taskqueue.TaskQueue": "make one inside {func}(), or use dummymp.run(...) there",
@@ -64,6 +78,14 @@ _INSTEAD_RETURN = {
     "_io._IOBase": "return what is in it, or its name",
     "dummymp.forward.LineWriter": "what a task prints appears in the script by itself; return text instead",
     "builtins.generator": "return a list: list(...)",
+    "_csv.reader": "return a list: list(...)",
+    "sqlite3.Cursor": "return a list of the rows: cursor.fetchall()",
+    "sqlite3.Row": "return tuple(row) or dict(row)",
+    "re.Match": "return its text: match.group()",
+    "posix.DirEntry": "return its path: entry.path",
+    "nt.DirEntry": "return its path: entry.path",
+    "posix.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
+    "nt.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
     "builtins.async_generator": "return a list of its items",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
 }

@@ -113,6 +113,15 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         filled = prefix.format(pid=record.process, task=task, worker=record.processName)
         record.msg = filled + str(record.msg)
         record.message = record.msg
+    level = logging.getLevelName(record.levelno)
+    if not level.startswith("Level "):
+        record.levelname = level  # One that the script has named, or named anew.
     make_room()
     own_code.reached = True
-    receiver.handle(record)
+    try:
+        receiver.handle(record)
+    except Exception as error:
+        if came_by_signal(error):
+            raise
+        # A filter or handler of the user's own. The tasks must not suffer for it; it is told as logging tells it.
+        logging.Handler.handleError(logging.NullHandler(), record)

@@ -278,6 +278,10 @@ def hide_in_main(thing: Any) -> None:
 _GENERATORS = {"Random": ("random", "_inst"), "RandomState": ("numpy.random.mtrand", "_rand")}
 
 
+# The ends of multiprocessing.Pipe().
+_ENDS = frozenset({"Connection", "PipeConnection"})
+
+
 def _is_shared_generator(obj: Any) -> bool:
     module, name = _GENERATORS[type(obj).__name__]
     return getattr(sys.modules.get(module), name, None) is obj
@@ -313,10 +317,14 @@ def _pickler_class() -> Any:
             if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
                 # cloudpickle would send a copy of what is in it, and what a task reads would be read again by others.
                 raise pickle.PicklingError("an open file does not travel")
-            if type(obj).__name__ in _GENERATORS and _is_shared_generator(obj):
-                module, name = _GENERATORS[type(obj).__name__]
+            kind = type(obj).__name__
+            if kind in _GENERATORS and _is_shared_generator(obj):
+                module, name = _GENERATORS[kind]
                 return getattr, (sys.modules[module], name)
-            if type(obj).__name__ == "ndarray" and _is_readonly_array(obj):
+            if kind in _ENDS and type(obj).__module__ == "multiprocessing.connection":
+                # What would travel is the number of a descriptor, which is another one there.
+                raise pickle.PicklingError("an end of a pipe does not travel")
+            if kind == "ndarray" and _is_readonly_array(obj):
                 order = "C" if obj.flags.c_contiguous else "F"
                 try:
                     return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
@@ -333,6 +341,8 @@ def _pickler_class() -> Any:
             # Only classes that travel by value come as six parts: (make, args, state, None, None, set_state).
             if reduced is NotImplemented or len(reduced) != 6 or not isinstance(obj, type):
                 return reduced
+            if type(obj).__module__ == "_ctypes":
+                raise pickle.PicklingError("a class of ctypes that a worker cannot import does not travel")
             token = _came.get(obj)
             if token is not None and nesting.in_worker():
                 return _sent_class, (token,)  # It goes back to where it came from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -86,8 +87,14 @@ def _reduce_weak(value: Any) -> tuple[Any, ...]:
     return type(value), (), None, None, iter(list(value.items()))
 
 
+def _reduce_of_sys(value: Any) -> tuple[Any, ...]:
+    # `from sys import version_info`: nobody can make another one. The worker has its own.
+    return getattr, (sys, type(value).__name__)
+
+
 _REDUCERS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak,  # In every functools.singledispatch there is one.
     weakref.WeakValueDictionary: _reduce_weak,
+    **{type(getattr(sys, name)): _reduce_of_sys for name in ("version_info", "flags", "float_info", "int_info")},
 }

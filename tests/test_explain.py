@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import ctypes
 import functools
 import io
+import multiprocessing
+import os
 import re
 import socket
 import sqlite3
@@ -21,7 +25,7 @@ from conftest import TIMEOUT
 from dummymp.errors import NotPicklable
 from dummymp.explain import call_text, explain_result, function_name, headline, type_name
 from dummymp.freeze import freeze
-from dummymp.pickling import dumps
+from dummymp.pickling import dumps, loads
 
 NO_LOCK = "Tasks share no memory, so they need no lock: return the result and combine the results afterwards"
 OWN_PROCESS = "Such an object only works in the process that opened it"
@@ -388,3 +392,41 @@ def _with_note() -> BaseException:
 def test_headline(error: BaseException, expected: str) -> None:
     """The line that ends the traceback of an exception, without its notes."""
     assert headline(error) == expected
+
+
+def test_what_is_read_bit_by_bit() -> None:
+    """Rows, matches and entries of folders: the way out is what is in them."""
+    rows = sqlite3.connect(":memory:").execute("select 1")
+    assert refusal(fit, rows).endswith("is a sqlite3.Cursor. Pass a list of the rows: cursor.fetchall()")
+    rows.connection.close()
+    assert refusal(fit, csv.reader([])).endswith("is a _csv.reader. Pass a list: list(...)")
+    assert refusal(fit, re.match("", "")).endswith("is a re.Match. Pass its text: match.group()")
+    with os.scandir(os.curdir) as entries:
+        assert refusal(fit, next(entries)).endswith("DirEntry. Pass its path: entry.path")
+    text = explain_result({"a": re.match("", "")}, "fit", TypeError("no"), dumps)
+    assert "it holds a re.Match at ['a']. Return its text: match.group()" in text
+
+
+def test_an_end_of_a_pipe() -> None:
+    """Nothing but the number of a descriptor would travel, which is that of something else in a worker."""
+    one, two = multiprocessing.Pipe()
+    with one, two:
+        assert "Connection. A task needs no pipe to hand over its result: return it instead" in refusal(fit, one)
+
+
+def test_what_ctypes_makes() -> None:
+    """Libraries, functions of them, and classes of the script hold addresses of this process."""
+    library = ctypes.CDLL(None) if os.name == "posix" else ctypes.cdll.msvcrt
+    assert refusal(lambda: library).endswith("is a ctypes.CDLL. Load it inside test_what_ctypes_makes.<lambda>()")
+    assert refusal(fit, library.abs).endswith("Load its library inside fit()")
+
+    class Local(ctypes.Structure):
+        _fields_ = [("x", ctypes.c_int)]
+
+    assert refusal(fit, Local).endswith("Define it inside fit(), or in a module")
+
+
+def test_what_nobody_can_make_again() -> None:
+    """`from sys import version_info` and its like: the worker has its own."""
+    for value in (sys.version_info, sys.flags, sys.float_info, sys.int_info):
+        assert loads(dumps([value])) == [value]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dummymp.forward import Forwarder, LineWriter
 from dummymp.output import Lines, Screen, handle_record
-from dummymp.pickling import loads
+from dummymp.pickling import dumps, loads
 from dummymp.transport import RECORD, STDERR, STDOUT, TEXT, TEXT_HEAD, U64
 
 TEXTS = st.lists(st.text(st.sampled_from("ab\néß∑😀"), max_size=6), max_size=8)
@@ -414,3 +414,30 @@ def test_forked_copy_logs_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     logger.warning("from %s", "a copy")
     assert capsys.readouterr().err == "WARNING:some.lib:from a copy\n"
     assert channel.sent == []
+
+
+def test_a_level_that_the_script_has_named(kept: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record has the name that the script gave to its level, as if it had been logged here."""
+    monkeypatch.setitem(logging._levelToName, logging.WARNING, "Careful")
+    record = logging.makeLogRecord({"name": "some.lib", "levelno": logging.WARNING, "levelname": "WARNING", "msg": "x"})
+    handle_record(dumps(record.__dict__), 3, "")
+    assert [each.levelname for each in kept] == ["Careful"]
+
+
+def test_a_handler_that_raises(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told as logging tells it, and nobody else suffers: it came out of process_until_done."""
+
+    class Bad(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("bad handler")
+
+    handler = Bad()
+    logging.getLogger("raises").addHandler(handler)
+    try:
+        record = logging.makeLogRecord({"name": "raises", "levelno": logging.WARNING, "msg": "text of the record"})
+        handle_record(dumps(record.__dict__), 3, "")
+    finally:
+        logging.getLogger("raises").removeHandler(handler)
+    told = capsys.readouterr().err
+    assert "RuntimeError: bad handler" in told
+    assert "text of the record" in told
