@@ -12,6 +12,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
+from .modules import reloads
 from .surroundings import Settings
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ class Feeder:
         self.to_freeze: list[tuple[ProcessEngine, Task[Any]]] = []
 
     def renew_settings(self) -> None:
-        """Look whether the settings of this program have changed of which workers are told."""
+        """Look whether the settings of this program have changed of which workers are told, or modules of the user."""
         settings = Settings()
         if settings != self._settings:
             self._settings = settings
+        self._pool.reloads = reloads()
 
     def feed(self, engines: Iterable[ProcessEngine]) -> None:
         """Give the tasks that may start to workers."""

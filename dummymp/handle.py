@@ -64,6 +64,7 @@ class WorkerHandle:
         ready: It has said so. Until then it counts as starting.
         engine: Whose task it runs, if any.
         log_prefix: What stands before log records that come while it has no task, from a thread that one left behind.
+        reloads: How often modules had been loaded anew when it was started: see `Pool`.
         assigned: The tasks that it was sent and has not answered, in order; the first is the one that runs.
         since: When the first of them became the first, by `time.monotonic`.
         calling_back: It was asked to give back what it has not begun, and has not answered.
@@ -104,6 +105,7 @@ class WorkerHandle:
         self.ready = False
         self.engine: Any = None
         self.log_prefix = "[PID {pid}] "
+        self.reloads = 0
         self.assigned: collections.deque[Task[Any]] = collections.deque()
         self.answered = 0
         self.since = 0.0

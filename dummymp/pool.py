@@ -50,6 +50,7 @@ class Pool:
         idle: Those that wait for a task, longest first.
         selector: Where everybody sleeps.
         failure: Why no worker comes up, once it is clear that none does.
+        reloads: What `modules.reloads` said last. Workers from before may know modules as they were: they get no tasks.
     """
 
     def __init__(self, readable: Callable[[WorkerHandle], None]) -> None:
@@ -59,6 +60,7 @@ class Pool:
         self.handles: dict[int, WorkerHandle] = {}
         self.idle: list[WorkerHandle] = []
         self.failure: WorkersCannotStart | None = None
+        self.reloads = 0
         self._numbers = 0
         self._failures = 0
         self._ceiling: int | None = None
@@ -81,7 +83,8 @@ class Pool:
         """Find an idle worker for the next task of these options, or start one; None if neither can be had now."""
         method, threads, nice = options.method(), options.threads_per_task, options.priority.nice
         for handle in reversed(self.idle):
-            if handle.method == method and handle.threads == threads and self._renice(handle, nice):
+            fits = handle.method == method and handle.threads == threads and handle.reloads == self.reloads
+            if fits and self._renice(handle, nice):
                 self.idle.remove(handle)
                 return handle
         if self._ceiling is not None and len(self.handles) >= self._ceiling:
@@ -118,6 +121,7 @@ class Pool:
                 return None
         start_by = time.monotonic() + START_LIMIT
         handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice, start_by=start_by)
+        handle.reloads = self.reloads
         self.handles[handle.number] = handle
         reserve.hold()
         for source in (handle.channel, *handle.pipes):

@@ -783,3 +783,29 @@ def test_talkative_interpreter(script: Script) -> None:
     """`python -vv` says more while a server starts than a pipe has room for, and nobody reads it then."""
     done = script(START + "dummymp.run(abs, -1); print(dummymp.results())", "-vv")
     assert done.stdout == "[1]\n"
+
+
+def test_a_module_that_was_loaded_anew(script: Script, tmp_path: Path) -> None:
+    """After importlib.reload tasks see what the module is now; workers that knew it as it was get no more tasks."""
+    (tmp_path / "helpers.py").write_text("def double(n): return 2 * n\n")
+    done = script(
+        """
+        import dummymp, importlib, os, sys
+        sys.dont_write_bytecode = True
+        import helpers
+        def work(n):
+            return helpers.double(n), os.getpid()
+        first, pid = dummymp.run(work, 1).result()
+        print(first, dummymp.run(work, 2).result() == (4, pid))
+        with open("helpers.py", "w") as file:
+            file.write("def double(n): return 'twice %d' % n")
+        importlib.reload(helpers)
+        print(dummymp.run(work, 3).result()[0], dummymp.run(helpers.double, 4).result())
+        with open("helpers.py", "w") as file:
+            file.write("def double(n): return None  # another size")
+        del sys.modules["helpers"]
+        import helpers
+        print(list(dummymp.map(work, [5]))[0][0])
+        """
+    )
+    assert done.stdout.splitlines() == ["2 True", "twice 3 twice 4", "None"], done.stderr
