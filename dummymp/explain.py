@@ -76,6 +76,7 @@ _INSTEAD = {
 }  # fmt: skip
 _INSTEAD_RETURN = {
     "_io._IOBase": "return what is in it, or its name",
+    "dummymp.task.Task": "return what it returned: task.result()",
     "dummymp.forward.LineWriter": "what a task prints appears in the script by itself; return text instead",
     "builtins.generator": "return a list: list(...)",
     "_csv.reader": "return a list: list(...)",

@@ -6,8 +6,11 @@ from __future__ import annotations
 import collections
 import functools
 import sys
+import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
+
+from .modules import module_travels_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +58,9 @@ def with_members(cls: Any, reduced: Any) -> Any:
 
 
 def _value_of(member: Any) -> Any:
+    kind = type(member)._member_type_
+    if kind.__module__ in ("datetime", "decimal", "fractions"):
+        return kind.__reduce__(member)[1]  # Their constructors do not take what they have made.
     return member._value_
 
 
@@ -92,9 +98,45 @@ def _reduce_of_sys(value: Any) -> tuple[Any, ...]:
     return getattr, (sys, type(value).__name__)
 
 
+def _reduce_new_type(value: Any) -> Any:
+    return _by_name(value) or (typing.NewType, (value.__name__, value.__supertype__))
+
+
+def _reduce_parameter(value: Any) -> Any:
+    return _by_name(value) or (type(value), (value.__name__,))
+
+
+def _reduce_alias(value: Any) -> Any:
+    return _by_name(value) or (_make_alias, (value.__name__, value.__value__, value.__type_params__))
+
+
+def _make_alias(name: str, value: Any, parameters: Any) -> Any:
+    return typing.TypeAliasType(name, value, type_params=parameters)  # type: ignore[attr-defined]
+
+
+def _by_name(value: Any) -> str:
+    """Give the name of what a worker can import, for which that is enough; "" for what it cannot."""
+    name: str = value.__name__
+    module = getattr(value, "__module__", None) or "__main__"
+    found = getattr(sys.modules.get(module), name, None)
+    return name if found is value and module_travels_by_name(module) else ""
+
+
+# What `typing` makes knows only its name. The type checker's business mostly, but it stands in annotations.
+_OF_TYPING: dict[str, Callable[[Any], Any]] = {
+    "NewType": _reduce_new_type,
+    "ParamSpec": _reduce_parameter,
+    "TypeVarTuple": _reduce_parameter,
+    "TypeAliasType": _reduce_alias,
+}
 _REDUCERS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak,  # In every functools.singledispatch there is one.
     weakref.WeakValueDictionary: _reduce_weak,
     **{type(getattr(sys, name)): _reduce_of_sys for name in ("version_info", "flags", "float_info", "int_info")},
+    **{
+        getattr(typing, name): reduce
+        for name, reduce in _OF_TYPING.items()
+        if isinstance(getattr(typing, name, None), type)  # In Python 3.9 some are not there, or functions.
+    },
 }

@@ -307,7 +307,7 @@ def test_classes_of_the_script_stay_what_they_are(script: Script, start_method: 
 
 
 EVERY_CLASS = """
-import enum, functools, typing, weakref
+import datetime, enum, functools, typing, weakref
 class Pair(typing.NamedTuple):
     one: int
     two: str = "x"
@@ -337,6 +337,8 @@ class May(enum.Flag):
     ALL = 3
 class Liste(enum.Enum):
     ONE = [1]
+class Day(datetime.date, enum.Enum):
+    FIRST = (2020, 1, 1)
 class Circle:
     def __init__(self, radius):
         self.radius = radius
@@ -371,7 +373,8 @@ show(lambda: (Planet.MARS.radius, Planet.TERRA.mass, Planet["TERRA"] is Planet.E
 show(lambda: (Size.SMALL.centimetres, Size("s").name, Size.SMALL.upper()))
 show(lambda: (Level.LOW.value, Level("high") + 0, Level.HIGH > Level.LOW))
 show(lambda: (May(3).name, May["ALL"].value, May.ALL is May.READ | May.WRITE, Liste([1]).name))
-members = [Planet.EARTH, Size.SMALL, Level.HIGH, May.ALL, Liste.ONE]
+show(lambda: (Day.FIRST.year, Day(datetime.date(2020, 1, 1)).name))
+members = [Day.FIRST, Planet.EARTH, Size.SMALL, Level.HIGH, May.ALL, Liste.ONE]
 print(all(back is member for back, member in zip(dummymp.run(same, members).result(), members)))
 show(lambda: circle.area)
 show(circle.grow, 3)
@@ -390,12 +393,42 @@ def test_classes_and_functions_of_every_make(script: Script, start_method: str) 
         "(10, 'SMALL', 'S')",
         "('low', 2, True)",
         "('ALL', 3, True, 'ONE')",
+        "(2020, 'FIRST')",
         "True",
         "12",
         "5",
         "['number', 'thing', ['thing']]",
         "(True, 1)",
     ], done.stderr
+
+
+def test_what_type_checkers_want_to_see(script: Script) -> None:
+    """A script may have types of its own making: NewType, ParamSpec and the like know only their names."""
+    done = script(
+        """
+        import dummymp, sys, typing
+        UserId = typing.NewType("UserId", int)
+        def ask(user: UserId) -> typing.List[UserId]:
+            return [UserId(user + 1)]
+        print(dummymp.run(ask, 3).result())
+        if sys.version_info >= (3, 10):
+            P = typing.ParamSpec("P")
+            class Call(typing.Generic[P]):
+                def __init__(self, func: typing.Callable[P, int]):
+                    self.func = func
+            print(dummymp.run(lambda call: call.func(-2), Call(abs)).result())
+        else:
+            print(2)
+        if sys.version_info >= (3, 12):
+            T = typing.TypeVar("T")
+            Many = typing.TypeAliasType("Many", list[T], type_params=(T,))
+            Ts = typing.TypeVarTuple("Ts")
+            print(dummymp.run(lambda: (Many[int].__origin__ is Many, Many.__value__.__origin__, Ts.__name__)).result())
+        else:
+            print((True, list, "Ts"))
+        """
+    )
+    assert done.stdout.splitlines() == ["[4]", "2", "(True, <class 'list'>, 'Ts')"], done.stderr
 
 
 def test_functions_and_classes_defined_anew(script: Script) -> None:
