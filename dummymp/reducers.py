@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import sys
 import typing
@@ -61,7 +62,9 @@ def _value_of(member: Any) -> Any:
     kind = type(member)._member_type_
     if kind.__module__ in ("datetime", "decimal", "fractions"):
         return kind.__reduce__(member)[1]  # Their constructors do not take what they have made.
-    return member._value_
+    value = member._value_
+    # A function is a method, unless it is said that it is a member (since Python 3.11).
+    return enum.member(value) if hasattr(type(value), "__get__") and hasattr(enum, "member") else value
 
 
 def _set_enum(cls: Any, state: tuple[Any, Any, dict[str, dict[str, Any]]]) -> None:

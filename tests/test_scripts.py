@@ -842,3 +842,20 @@ def test_a_module_that_was_loaded_anew(script: Script, tmp_path: Path) -> None:
         """
     )
     assert done.stdout.splitlines() == ["2 True", "twice 3 twice 4", "None"], done.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="enum.member is new in Python 3.11")
+def test_a_function_that_is_a_member_of_an_enum(script: Script) -> None:
+    """It stays one, and is no method."""
+    done = script(
+        """
+        import dummymp, enum
+        class Step(enum.Enum):
+            ONE = 1
+            @enum.member
+            def two():
+                return 2
+        print(dummymp.run(lambda: ([step.name for step in Step], Step.two.value())).result())
+        """
+    )
+    assert done.stdout == "(['ONE', 'two'], 2)\n", done.stderr
