@@ -27,7 +27,7 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["came_by_signal", "came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code"]
+__all__ = ["came_by_signal", "came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code", "shorten"]
 
 _main_thread: int | None = None
 
@@ -154,6 +154,14 @@ def came_to_us(interrupt: KeyboardInterrupt) -> bool:
             return False
         trace = trace.tb_next
     return True
+
+
+def shorten(interrupt: KeyboardInterrupt) -> None:
+    """Leave out of the story of a Ctrl-C that came to us the way that it took, and those that came just before it."""
+    interrupt.__traceback__ = None
+    before = interrupt.__context__
+    while isinstance(before, KeyboardInterrupt) and came_to_us(before):
+        interrupt.__context__ = before = before.__context__
 
 
 def came_by_signal(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ from .chunks import FAILED, read_entries
 from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
-from .interrupts import came_to_us, deferrable, held
+from .interrupts import came_to_us, deferrable, held, shorten
 from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
@@ -263,7 +263,7 @@ class _LazyMap:
                 self._engine.step(None, self._is_awaited)
         except KeyboardInterrupt as interrupt:
             if came_to_us(interrupt):
-                interrupt.__traceback__ = None
+                shorten(interrupt)
                 raise interrupt
             raise
         self._driven_at = time.monotonic()
@@ -436,7 +436,7 @@ class _LazyMap:
             return
         self._to_log.append((WARNING, f"{how}\nThis was attempt 1 of {retries + 1}; it runs again."))
         frozen = Frozen(self._call.function, chunk.arguments_of(number))
-        self._submit_again([make_item(self._call, number, frozen, retries=retries - 1)])
+        self._submit_again([make_item(self._call, number, frozen, attempts=1)])
 
     def _add_failure(self, number: int, error: BaseException, how: str) -> None:
         # The user is handed the exception itself, so it is not told twice.

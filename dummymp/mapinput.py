@@ -193,7 +193,7 @@ class MapInput:
         except Exception as error:
             self.refused.append((number, error))
             return []
-        return [make_item(call, number, frozen, retries=call.retries)]
+        return [make_item(call, number, frozen)]
 
     def _arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the arguments, positional and by keyword, of the call for an item."""

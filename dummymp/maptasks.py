@@ -151,9 +151,10 @@ class _ChunkPace:
         self._item.seconds = each if before is None else (before + each) / 2
 
 
-def make_item(call: Call, number: int, frozen: Frozen, *, retries: int) -> Item:
-    """Make the task of one item."""
-    task = Item(_nobody, number, call.name, timeout=call.timeout, retries=retries)
+def make_item(call: Call, number: int, frozen: Frozen, *, attempts: int = 0) -> Item:
+    """Make the task of one item, which was begun so many times before."""
+    task = Item(_nobody, number, call.name, timeout=call.timeout, retries=call.retries)
+    task.attempts = attempts
     task.take(frozen, call.surroundings)
     return task
 
@@ -174,7 +175,7 @@ def split(call: Call, chunk: Chunk, first: int, end: int, step: int) -> list[Ite
         pieces = chunk.items[start - chunk.index : min(start + step, end) - chunk.index]
         if len(pieces) == 1:
             frozen = Frozen(call.function, chunk.arguments_of(start))
-            tasks.append(make_item(call, start, frozen, retries=call.retries))
+            tasks.append(make_item(call, start, frozen))
         else:
             data = pickle.dumps((chunk.form, pieces), 5)
             tasks.append(make_chunk(call, start, chunk.form, pieces, data))
@@ -184,5 +185,5 @@ def split(call: Call, chunk: Chunk, first: int, end: int, step: int) -> list[Ite
 def failure_of(call: Call, chunk: Chunk, number: int, body: bytes) -> tuple[BaseException, str]:
     """Rebuild the exception of an item of a chunk; the same as `unpack_failure`."""
     frozen = Frozen(call.function, chunk.arguments_of(number))
-    rebuild, how = unpack_failure(make_item(call, number, frozen, retries=0), body)
+    rebuild, how = unpack_failure(make_item(call, number, frozen), body)
     return rebuild(), how

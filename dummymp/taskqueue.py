@@ -17,7 +17,7 @@ from .errors import TaskKilled
 from .explain import function_name, headline
 from .fitting import check_fit
 from .hints import TYPE_CHECKING
-from .interrupts import came_to_us, deferrable, held
+from .interrupts import came_to_us, deferrable, held, shorten
 from .ledger import Ledger
 from .namesakes import explained
 from .options import Options, lists_settings
@@ -359,7 +359,7 @@ class TaskQueue:
         except KeyboardInterrupt as interrupt:
             self._interrupted = True
             if came_to_us(interrupt):
-                interrupt.__traceback__ = None
+                shorten(interrupt)
                 raise interrupt
             raise
         self._raise_stop()
@@ -488,6 +488,8 @@ class TaskQueue:
         Returns:
             True if that ended it (it is in `get_errors` as `TaskKilled`), False if it had ended before.
         """
+        if isinstance(task, Task) and task._queue is self and task._has_ended():
+            return False  # Also if another thread called reset() just now.
         found = self._find(task)
         if found._has_ended() or self._engine is None:
             return False

@@ -12,7 +12,7 @@ import pytest
 from conftest import TIMEOUT
 
 import dummymp
-from dummymp.interrupts import deferrable, held
+from dummymp.interrupts import deferrable, held, shorten
 
 
 def press() -> None:
@@ -331,3 +331,11 @@ def test_ctrl_c_while_a_failure_is_logged(engine: str) -> None:
         dummymp.process_until_done()
     dummymp.process_until_done()
     assert [completed for completed, _, _ in sorted(ended)] == [1, 2, 3]
+
+
+def test_two_presses_at_once_are_one_story() -> None:
+    """The first is not told as what happened before the second; what the user handled at the time is."""
+    handled, first, second = ValueError(), KeyboardInterrupt(), KeyboardInterrupt()
+    first.__context__, second.__context__ = handled, first
+    shorten(second)
+    assert second.__context__ is handled

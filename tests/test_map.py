@@ -532,11 +532,20 @@ def test_retries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 3
 
 
-def test_retries_are_counted() -> None:
-    """After so many tries an item has failed."""
+@pytest.mark.parametrize("item", [7, 507])
+def test_retries_are_counted(item: int, caplog: pytest.LogCaptureFixture) -> None:
+    """After so many tries an item has failed, whether it was alone at first or one of many."""
+
+    def fails(n: int) -> int:
+        if n == item:
+            raise ZeroDivisionError
+        return n
+
     dummymp.configure(retries=2)
-    found = list(dummymp.map(fails_at_7, range(600), on_error="return"))
-    assert isinstance(found[7], ZeroDivisionError)
+    found = list(dummymp.map(fails, range(600), on_error="return"))
+    assert isinstance(found[item], ZeroDivisionError)
+    lines = [record.getMessage().splitlines()[-1] for record in caplog.records]
+    assert lines == [f"This was attempt {n} of 3; it runs again." for n in (1, 2)]
 
 
 # --- leaving early -------------------------------------------------------------------------------------------------

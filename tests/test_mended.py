@@ -590,3 +590,78 @@ class _Row:
 def test_an_object_that_gives_text_for_every_name_can_be_called() -> None:
     """Its `__code__` was taken for that of a function: an AttributeError came out of run."""
     assert dummymp.run(_Row(), 7).result() == 7
+
+
+def test_threads_that_queue_first_wait_for_no_half_imported_module(script: Script) -> None:
+    """Several threads may make the first call of all at the same moment, while one of them imports what it needs."""
+    done = script(
+        """
+        import sys, threading
+        import dummymp
+
+        # What another thread sees while one imports them.
+        half = type(sys)("half")
+        before = {name: sys.modules.pop(name, None) for name in ("logging", "cloudpickle.cloudpickle")}
+        from dummymp.modules import modules_by_value
+        from dummymp.surroundings import Settings
+
+        for name in before:
+            sys.modules[name] = half
+        print(Settings().levels, modules_by_value())
+        for name, module in before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
+
+        sys.setswitchinterval(1e-5)
+        calls = [lambda: dummymp.run(abs, -1), lambda: list(dummymp.map(abs, [-1]))] * 4
+        threads = [threading.Thread(target=call) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(dummymp.results())
+        """
+    )
+    assert done.stdout == "{'': (30, False)} set()\n[1, 1, 1, 1]\n" and done.stderr == "", done.stderr
+
+
+def test_a_task_that_reset_has_ended_can_be_killed_again() -> None:
+    """Another thread may call reset() between run() and kill(): the task has ended, and nothing is wrong."""
+    task = dummymp.run(abs, -1)
+    dummymp.reset()
+    assert task.kill() is False and dummymp.kill(task) is False
+
+
+def end_a_copy(code: Any) -> int:
+    """Fork; give how the copy ended."""
+    pid = os.fork()
+    if pid == 0:
+        if code == "raise":
+            raise ValueError("in the copy")
+        sys.exit(code)
+    status = os.waitpid(pid, 0)[1]
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def test_a_copy_that_a_task_forked_ends_as_a_script_does(capfd: pytest.CaptureFixture[str]) -> None:
+    """Who waits for it finds its exit code, and its exception is shown."""
+    codes = [0, 3, None, "words", "raise"]
+    assert [dummymp.run(end_a_copy, code).result() for code in codes] == [0, 3, 0, 1, 1]
+    assert list(dummymp.map(end_a_copy, codes * 3)) == [0, 3, 0, 1, 1] * 3
+    shown = capfd.readouterr().err
+    assert shown.count("words") == 4 and shown.count("ValueError: in the copy") == 4 and "worker.py" not in shown
+
+
+def test_a_file_named_random_beside_a_script_that_runs_inline_with_a_seed(script: Script, tmp_path: Path) -> None:
+    """It has no state to be kept."""
+    (tmp_path / "random.py").write_text("def seed(value=None): pass\n")
+    done = script(
+        """
+        import dummymp, random
+        dummymp.configure(engine="inline", seed=1)
+        dummymp.run(abs, -1)
+        print(dummymp.results())
+        """
+    )
+    assert done.stdout == "[1]\n", done.stderr
