@@ -213,7 +213,7 @@ class WorkerHandle:
         if len(self.assigned) > 1:
             return True
         chunk = self.assigned[0].chunk if self.assigned else None
-        return chunk is not None and chunk.whole and self.page is not None
+        return chunk is not None and chunk.whole
 
     def call_back(self) -> None:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""

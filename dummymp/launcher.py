@@ -6,6 +6,7 @@ A launcher starts workers without waiting for them. What happened to them comes 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -97,8 +98,12 @@ class Launcher:
                 theirs.append(_Fd(writer))
                 os.set_blocking(reader, False)
                 readers.append(reader)
-            theirs.append(_Fd(Page.create()))
-            page = Page(theirs[-1].fileno())
+            page = None
+            theirs.append(_Fd(_page_file()))
+            try:
+                page = Page(theirs[-1].fileno())
+            except OSError:
+                pass  # It is no file: see `_page_file`.
             what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
             request = forkserver.REQUEST.pack(what, number, nice)
             self._asked = True
@@ -264,6 +269,23 @@ def _socketpair() -> Any:
     for end in ends:
         end.setblocking(True)  # The program may have called socket.setdefaulttimeout().
     return ends
+
+
+def _page_file() -> int:
+    """Give the descriptor of a file for a page, or, where there is no room for one, of what cannot be mapped.
+
+    Such a worker does without a page: it tells of each task by itself, and gets none ahead.
+
+    Raises:
+        OSError: No descriptors are left.
+    """
+    try:
+        return Page.create()
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        # A limit on the size of files (RLIMIT_FSIZE), or, without anonymous memory, no disk that can be written to.
+        return os.open(os.devnull, os.O_RDWR)
 
 
 class _Fd:

@@ -7,6 +7,7 @@ that ends.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -20,6 +21,9 @@ _STEP = mmap.ALLOCATIONGRANULARITY
 # Of the descriptors that this process may have, memory files and views take one in so many. Larger: more buffers go
 # the slower way, through the stream; smaller: fewer are left for the user's own files.
 _SHARE = 4
+# ... but none of the last so many: to drive, and to start a worker, takes them. Larger: buffers go through the stream
+# where they need not; smaller: with few descriptors no worker can be started beside what waits for it.
+_LEFT = 20
 # One read takes so much: what the caches of a CPU hold.
 _READ = 1 << 18
 
@@ -33,8 +37,10 @@ def anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
         try:
             return os.memfd_create("dummymp")
-        except OSError:
-            pass  # An old kernel under a new Python, or a sandbox that forbids it.
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            # An old kernel under a new Python, or a sandbox that forbids it.
     import tempfile
 
     with tempfile.TemporaryFile() as file:
@@ -65,7 +71,7 @@ def _limit() -> int:
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft // _SHARE
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(0, min(soft // _SHARE, soft - _LEFT))
 
 
 _held = _Held()

@@ -43,7 +43,11 @@ class Page:
     def create() -> int:
         """Make the anonymous file behind a page; give its descriptor."""
         fd = anonymous_file()
-        os.ftruncate(fd, Page.SIZE)
+        try:
+            os.ftruncate(fd, Page.SIZE)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     @property

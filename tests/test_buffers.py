@@ -527,6 +527,39 @@ def test_a_limit_on_the_size_of_files_is_no_failure(script: Script) -> None:
     assert done.stdout == "[1, 2, 3, 4]\n", done.stderr
 
 
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_without_room_for_any_file_all_goes_through_the_stream(script: Script, size: int) -> None:
+    """Neither for large buffers nor for what a worker shares with the script; deaths and slow items do no harm."""
+    done = script(
+        """
+        import dummymp, os, resource, time
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]),) * 2)
+        dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+        def double(data):
+            return data * 2
+
+        def dies(n):
+            if n == 500:
+                time.sleep(0.05)
+            if n == 700:
+                os._exit(1)
+            return n
+
+        for number in range(4):
+            dummymp.run(double, bytes([number]) * 2_000_000)
+        for number in range(500):
+            dummymp.run(abs, number)
+        print(dummymp.results() == [bytes([number]) * 4_000_000 for number in range(4)] + list(range(500)))
+        found = list(dummymp.map(dies, range(2000), on_error="return"))
+        print([number for number, value in enumerate(found) if value != number], found[700])
+        """,
+        env=dict(os.environ, LIMIT=str(size)),
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "True" and lines[1].startswith("[700] worker") and "item 700" in lines[1], done.stderr
+
+
 def test_what_was_written_of_a_buffer_that_does_not_fit_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = os.pwrite, []
 
@@ -542,6 +575,24 @@ def test_what_was_written_of_a_buffer_that_does_not_fit_is_free_again(monkeypatc
     with pytest.raises(OSError, match="full"):
         file.add(memoryview(bytes(10_000)))
     assert os.fstat(file.fd).st_size == 100
+
+
+@pytest.mark.parametrize("limit", [20, 24, 32])
+def test_large_buffers_leave_descriptors_for_a_worker(script: Script, limit: int) -> None:
+    """Calls that wait do not take what it needs to start; they go through the stream."""
+    done = script(
+        """
+        import os, resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["LIMIT"]),) * 2)
+        import dummymp
+        dummymp.configure(priority="NUCLEAR", max_processes=2)
+        for number in range(20):
+            dummymp.run(len, bytes([number]) * 2_000_000)
+        print(set(dummymp.results()))
+        """,
+        env=dict(os.environ, LIMIT=str(limit)),
+    )
+    assert done.stdout == "{2000000}\n", done.stderr
 
 
 def test_with_few_descriptors_many_arrays_wait_and_arrive(script: Script) -> None:
