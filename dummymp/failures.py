@@ -12,7 +12,7 @@ from .pickling import dumps, loads
 if TYPE_CHECKING:
     import types
 
-__all__ = ["pack_failure"]
+__all__ = ["pack_failure", "story"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
@@ -27,13 +27,17 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
     travel. `about_task`: the text names the task as ``{task}``.
     """
     text = headline(error)
+    return dumps((_pack_exception(error), text, story(error), about_task))
+
+
+def story(error: BaseException) -> str:
+    """Give the traceback of an exception of a task, as Python would print it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
         trace = trace.tb_next  # Our own frames say nothing to the user.
     # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
     limit = -DEEP if _is_deep(trace) else None
-    lines = traceback.format_exception(type(error), error, trace, limit=limit)
-    return dumps((_pack_exception(error), text, "".join(lines).rstrip(), about_task))
+    return "".join(traceback.format_exception(type(error), error, trace, limit=limit)).rstrip()
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:

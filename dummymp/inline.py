@@ -200,7 +200,7 @@ class _Surroundings:
         if self._seed is not None:
             for name, get, put in (("random", "getstate", "setstate"), ("numpy.random", "get_state", "set_state")):
                 module = sys.modules.get(name)
-                if module is not None:
+                if module is not None and hasattr(module, get):  # Not a file of the user's of that name.
                     self._random.append((module, put, getattr(module, get)()))
             reseed(self._seed, self._task)
 

@@ -76,9 +76,10 @@ def _registered_by_value(module: str) -> bool:
 
 def modules_by_value() -> set[str]:
     """Give the names of the modules that travel by value: the registry of cloudpickle itself, no copy."""
+    # Another thread may be importing it just now: then it has no registry yet, and nobody has registered anything.
     cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
-    registry: set[str] = cloudpickle._PICKLE_BY_VALUE_MODULES if cloudpickle is not None else set()
-    return registry
+    registry: set[str] | None = getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
+    return set() if registry is None else registry
 
 
 # --- modules that were loaded anew -------------------------------------------------------------------------------

@@ -213,15 +213,16 @@ class Settings:
         self.levels: dict[str, tuple[int, bool]] = {"": (30, False)}
         self.disabled = 0
         self.to_logging = False
-        if logging is not None:
-            root = logging.root
+        root = getattr(logging, "root", None)
+        manager = getattr(root, "manager", None)
+        if logging is not None and root is not None and manager is not None:  # No thread is importing it just now.
             self.levels = {
                 name: (logger.level, logger.disabled)
-                for name, logger in list(root.manager.loggerDict.items())
+                for name, logger in list(manager.loggerDict.items())
                 if isinstance(logger, logging.Logger) and (logger.level or logger.disabled)
             }
             self.levels[""] = (root.level, root.disabled)
-            self.disabled = root.manager.disable
+            self.disabled = manager.disable
             self.to_logging = getattr(logging, "_warnings_showwarning", None) is not None
 
     def __eq__(self, other: object) -> bool:

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import types
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
@@ -27,7 +27,7 @@ from .chunks import FAILED, VALUE, Chunks
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
 from .explain import explain_result, function_name
-from .failures import pack_failure
+from .failures import pack_failure, story
 from .forward import Forwarder, LineWriter
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
@@ -88,6 +88,10 @@ LEAVE_LIMIT = 10.0
 NO_DESCRIPTORS = 71
 
 
+def _nothing(count: int) -> None:
+    """Note nowhere that so many tasks have begun: there is no page."""
+
+
 class Worker:
     """The loop of a worker, over any connection.
 
@@ -103,7 +107,7 @@ class Worker:
         self,
         channel: WorkerChannel,
         name: str,
-        begun: Callable[[int], None] = lambda count: None,
+        begun: Callable[[int], None] = _nothing,
         packets: WaitingPackets | None = None,
         page: Page | None = None,
     ) -> None:
@@ -264,6 +268,8 @@ class Worker:
             seconds = clock() - began
         except BaseException as error:
             close_all(fds or [])  # They are open still if it came that early.
+            if self._is_copy:
+                self._end_copy(error)
             return FAILURE, clock() - began, pack_failure(error)
         try:
             body = dump_atom(value)
@@ -322,6 +328,8 @@ class Worker:
 
     def pack_failure(self, error: BaseException) -> tuple[int, bytes]:
         """Serialise what an item raised."""
+        if self._is_copy:
+            self._end_copy(error)
         return FAILED, pack_failure(error)
 
     # --- around a task ---
@@ -395,6 +403,21 @@ class Worker:
         self.stderr.leave_channel()
         self.forwarder.leave_channel()
 
+    def _end_copy(self, error: BaseException) -> NoReturn:
+        """End a copy that a task forked as a script ends that raises this."""
+        code: Any = 1
+        try:
+            if not isinstance(error, SystemExit):
+                print(story(error), file=sys.stderr)
+            elif error.code is None or isinstance(error.code, int):
+                code = (error.code or 0) & 0xFF
+            else:
+                print(error.code, file=sys.stderr)
+            self.stdout.flush()
+            self.stderr.flush()
+        finally:
+            os._exit(code)
+
 
 def _has_zombie() -> bool:
     """Tell whether a child has ended and nobody has asked for it; leave it as it is."""
@@ -421,7 +444,13 @@ def main(fds: list[int], number: int, nice: int) -> None:
     for fd in fds:
         os.set_inheritable(fd, False)
     connection, control, stdout, stderr, page_fd = fds
-    page = Page(page_fd)
+    page: Page | None = None
+    begun: Callable[[int], None] = _nothing
+    try:
+        page = Page(page_fd)
+        begun = page.begin
+    except OSError:
+        pass  # The launcher found no room for one.
     os.close(page_fd)
     # What C code and other programs write goes to the parent, too.
     for fd, target in ((stdout, STDOUT), (stderr, STDERR)):
@@ -433,7 +462,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
     main_socket.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
     control_socket = socket.socket(fileno=control)
     packets = WaitingPackets(control_socket)
-    worker = Worker(WorkerChannel(main_socket, page), f"Worker-{number}", page.begin, packets, page)
+    worker = Worker(WorkerChannel(main_socket, page), f"Worker-{number}", begun, packets, page)
     threading.Thread(
         target=_watch,
         args=(control_socket, packets, main_socket, worker, to_regroup),
