@@ -281,13 +281,20 @@ class _LazyMap:
             self._engine.driven += 1
 
     def _close(self) -> None:
-        self._input.exhausted = True
-        if self._engine is not None and os.getpid() == self._pid:
-            self._engine.close(keep_workers=True)
-        self._engine = None  # It refers to us: a circle, which only the garbage collector would find.
-        self._working.clear()
-        self._runs.clear()
-        self._input.let_go()  # Last, for it may call code of the user.
+        try:
+            with held:
+                self._input.exhausted = True
+                if self._engine is not None and os.getpid() == self._pid:
+                    self._engine.close(keep_workers=True)
+                self._engine = None  # It refers to us: a circle, which only the garbage collector would find.
+                self._working.clear()
+                self._runs.clear()
+        except KeyboardInterrupt as interrupt:  # One more, and all is closed.
+            if came_to_us(interrupt):
+                shorten(interrupt)
+            raise
+        finally:
+            self._input.let_go()  # Last, for it may call code of the user.
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

@@ -1155,3 +1155,27 @@ def test_a_map_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="pass_as"):
         dummymp.map(abs, [1], pass_as="arg")
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
+def test_ctrl_c_once_more_while_a_map_is_closed() -> None:
+    """All is closed then, the input too, and it is told as one."""
+    closed = []
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.append(True)
+
+    def press(*args: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        close(*args, **options)
+
+    results = dummymp.map(abs, numbers())
+    next(results)
+    assert results.gi_frame is not None
+    engine = results.gi_frame.f_locals["self"]._engine
+    close, engine.close = engine.close, press
+    with pytest.raises(KeyboardInterrupt) as raised:
+        results.throw(KeyboardInterrupt())
+    assert closed and engine.closed and raised.value.__context__ is None
