@@ -138,6 +138,9 @@ class Chunks:
         tell_at = clock() + TOGETHER
         for number, piece in enumerate(left, chunk):
             numbers[0] = end
+            if numbers[4]:
+                number -= 1  # It is not to begin, but to go back.
+                break
             if touched:
                 owner.put_back(number, randomness=seeded or took > UNSEEDED)
             began = clock()

@@ -129,7 +129,7 @@ class Feeder:
         for handle in self._pool.handles.values():
             if not engine.waiting:
                 return
-            if handle.engine is engine and not handle.retiring and not handle.calling_back:
+            if handle.engine is engine and not (handle.retiring or handle.calling_back or handle.claimed):
                 self._send_ahead(engine, handle)
                 self._pool.flush(handle)
 

@@ -53,6 +53,13 @@ KNOWN_BYTES = 32 << 20
 # descriptors lie in the worker, which may not have many.
 BUFFER_BYTES = 4096
 
+# A worker that does not answer a call back for so many seconds is kept from answering by C code, or is stopped. Longer:
+# what waits in it waits for longer; shorter: one that is only slow to answer is troubled.
+ANSWER_SECONDS = 0.01
+# What was claimed in the shared page is known to both sides after so many seconds: processors show each other what
+# they write in a millionth of a second.
+CLAIM_SECONDS = 0.001
+
 
 class WorkerHandle:
     """One worker, as the manager sees it.
@@ -68,6 +75,9 @@ class WorkerHandle:
         assigned: The tasks that it was sent and has not answered, in order; the first is the one that runs.
         since: When the first of them became the first, by `time.monotonic`.
         calling_back: It was asked to give back what it has not begun, and has not answered.
+        answer_by: When that is looked after, because C code may keep it from answering, by `time.monotonic`.
+        claimed: It begins nothing more until it has answered.
+        revoked: The numbers of the tasks that were taken from it, and that it has not given back yet.
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
         deadline: When the running task's timeout is over, or, until it is ready, its own time to
@@ -109,7 +119,9 @@ class WorkerHandle:
         self.assigned: collections.deque[Task[Any]] = collections.deque()
         self.answered = 0
         self.since = 0.0
-        self.calling_back = False
+        self.calling_back = self.claimed = False
+        self.answer_by = 0.0
+        self.revoked: set[int] = set()
         self.begun: Task[Any] | None = None
         self.dropped: set[Task[Any]] = set()
         self.deadline: float | None = None
@@ -218,10 +230,36 @@ class WorkerHandle:
     def call_back(self) -> None:
         """Ask for the tasks that it has not begun; it answers with RETURNED."""
         self.calling_back = True
+        self.answer_by = time.monotonic() + ANSWER_SECONDS
         try:
             self.control.send(CALL_BACK, NO_SIGNAL)
         except OSError:
             pass  # It has ended; that tells the same.
+
+    def awaits_answer(self) -> bool:
+        """Tell whether it holds tasks that it was asked to give back."""
+        return self.calling_back and self.page is not None and self.ready and not self.stopped and self.has_more()
+
+    def claim(self) -> bool:
+        """Keep it from beginning anything but what runs; True once that is certain, and known what runs.
+
+        It notes in the page that it begins a task, and looks there then whether it may; we write there that it may not,
+        and look, a little later, what it has begun. So what it has not begun by then it will not begin.
+        """
+        assert self.page is not None
+        self.answer_by = time.monotonic() + CLAIM_SECONDS
+        if self.claimed:
+            return self.page.begun == self.answered + 1
+        self.page.claim(True)
+        self.claimed = True
+        return False
+
+    def let_go_on(self) -> None:
+        """Let it begin tasks again, for it has given back all that was taken from it."""
+        if self.claimed and not self.revoked:
+            assert self.page is not None
+            self.page.claim(False)
+            self.claimed = False
 
     def stop(self) -> None:
         """Tell it to end when it has done what it was sent."""

@@ -260,9 +260,13 @@ class Intake:
         """Queue again, in front, what a worker gave back."""
         handle.calling_back = False
         numbers = {number for (number,) in U64.iter_unpack(message)}
+        handle.revoked -= numbers
+        handle.let_go_on()
         tasks = [task for task in handle.assigned if task.index in numbers]
         if not tasks:
             handle.since = time.monotonic()  # They were just being read there. It is asked again, but not at once.
+            if not handle.assigned and handle.engine is not None and not handle.revoked:
+                self._release(handle)
             return
         first = handle.assigned[0] if handle.begun is tasks[0] and tasks[0] not in handle.dropped else None
         handle.assigned = collections.deque(task for task in handle.assigned if task.index not in numbers)
@@ -273,8 +277,22 @@ class Intake:
             handle.post_again(first)
             self._pool.flush(handle)
             self.queue_again(handle, tasks[1:])
-        if not handle.assigned:
+        if not handle.assigned and not handle.revoked:
             self._release(handle)
+
+    def take_away(self, handle: WorkerHandle) -> None:
+        """Queue again, in front, what a worker that begins nothing more has not begun."""
+        task, *others = handle.assigned
+        handle.revoked.update(other.index for other in others)
+        handle.assigned = collections.deque([task])
+        self.queue_again(handle, others)
+        chunk = task.chunk
+        handle.read_log()
+        item = chunk.running() if chunk is not None else None
+        if chunk is not None and item is not None:
+            chunk.whole = False
+            self._outbox.post(handle.engine.cut, task, item + 1)
+        self._goes_on()
 
     def _take_leave(self, handle: WorkerHandle) -> None:
         """Give what a worker will not begin, because it ends by itself, to others."""
@@ -285,6 +303,8 @@ class Intake:
             self._had_not_begun(handle)
             self.queue_again(handle, handle.assigned)
             handle.assigned.clear()
+            self._release(handle)
+        elif handle.engine is not None:
             self._release(handle)
         self._pool.leaves(handle)
 
@@ -298,6 +318,8 @@ class Intake:
         self._pool.proved()
         if handle.assigned:
             self.begin(handle)
+        elif handle.revoked:
+            handle.deadline = None  # It gives back, this very moment, what it was not to begin.
         else:
             self._release(handle)
 
@@ -425,6 +447,9 @@ class Intake:
         elif handle.assigned and not begun and status != 0 and not handle.answered and not handle.killed:
             self._pool.count_failure(handle, status)
         if not handle.assigned:
+            if handle.engine is not None and not handle.stopped:
+                self.count_running(handle.engine, -1)  # It was about to give back what had been taken from it.
+                handle.engine = None
             return
         engine, task = handle.engine, handle.assigned[0]
         if begun:

@@ -383,7 +383,11 @@ class _LazyMap:
     def _cut(self, task: Task[Any], item: int) -> None:
         """Submit anew what a chunk gave back, in more and smaller chunks, so that every worker gets some of it."""
         assert isinstance(task, Chunk)
-        first, end, task.end = item, task.end, item
+        if task.log is not None:  # Its worker cannot tell of what has finished.
+            self._add_entries(task, task.index, read_entries(task.log), plain=False, size=len(task.log))
+        # It may have been taken from the worker already, which tells so later, too.
+        first, end = item, task.end
+        task.end = min(item, end)
         step = max(1, (end - first) // (2 * self._allowed()))
         self._submit_again(split(self._call, task, first, end, step))
 

@@ -57,7 +57,7 @@ KILL_LIMIT = 10.0
 # Who asks whether tasks have ended, and goes a round each time, goes one in so many seconds. Longer: what has ended is
 # seen later; shorter: to ask each of ten thousand tasks takes longer.
 ROUND_SECONDS = 0.001
-# A worker answers a call back at once, unless C code keeps its other thread from running.
+# A worker answers a call back at once, unless C code keeps its other thread from running: then see `Manager._claim`.
 CALL_BACK_LIMIT = 0.05
 
 
@@ -250,6 +250,8 @@ class Manager:
                 times.append(handle.deadline)
             if is_stuck(handle):
                 times.append(overdue_at(handle))
+            elif handle.awaits_answer():
+                times.append(handle.answer_by)
         now = time.monotonic()
         for engine in self.engines:
             if engine.driven and engine.waiting:
@@ -295,6 +297,14 @@ class Manager:
                 self._stop_task(handle, error, str(error))
             elif is_stuck(handle) and overdue_at(handle) <= now:
                 self._look_behind(handle)
+            elif handle.awaits_answer() and handle.answer_by <= now:
+                self._claim(handle)
+
+    def _claim(self, handle: WorkerHandle) -> None:
+        """Take what waits in a worker that does not answer a call back: C code keeps its other thread from running."""
+        self._intake.take_in(handle, handle.receive_all())
+        if handle.awaits_answer() and handle.claim():
+            self._intake.take_away(handle)
 
     def _look_behind(self, handle: WorkerHandle) -> None:
         """Call back what waits behind a task that runs longer than expected, unless that has ended by now."""

@@ -22,12 +22,13 @@ class Page:
         fd: The file behind the page; -1 makes a page that nobody shares.
 
     Attributes:
-        memory: All of it: four numbers, the messages, and the log.
+        memory: All of it: five numbers, the messages, and the log.
         numbers: The first is where the log ended when the last item began, 0 if none has. The second counts tasks. The
-            others are where the messages begin and end, counted from the first byte that went over the connection.
+            next two are where the messages begin and end, counted from the first byte that went over the connection.
+            The last one is not 0 while the worker is to begin nothing, but to give back what it has.
     """
 
-    KEPT = 32
+    KEPT = 40
     # Room for messages that are kept: more than a millisecond's worth. And, up to the end, for the log. Larger: chunks
     # with larger results need not be cut short; smaller: less memory, if it is used.
     LOG = KEPT + (1 << 16)
@@ -55,10 +56,16 @@ class Page:
         """Count the tasks begun."""
         return self.numbers[1]
 
-    def begin(self, count: int) -> None:
-        """Take note that so many tasks have begun, this one included."""
-        self.numbers[0] = 0  # First, for the log of the task before must not be taken for that of this one.
-        self.numbers[1] = count
+    def begin(self, count: int) -> bool:
+        """Take note that so many tasks have begun, this one included; True if it is not to begin, but to go back."""
+        numbers = self.numbers
+        numbers[0] = 0  # First, for the log of the task before must not be taken for that of this one.
+        numbers[1] = count
+        return numbers[4] != 0  # Last: see `Manager._claim`.
+
+    def claim(self, wanted: bool) -> None:
+        """Let the worker begin nothing more from now on, or (False) go on."""
+        self.numbers[4] = wanted
 
     def log(self) -> bytes | None:
         """Give the log of the running chunk as it was when its last item began; None if none has."""

@@ -88,8 +88,9 @@ LEAVE_LIMIT = 10.0
 NO_DESCRIPTORS = 71
 
 
-def _nothing(count: int) -> None:
-    """Note nowhere that so many tasks have begun: there is no page."""
+def _nothing(count: int) -> bool:
+    """Note nowhere that so many tasks have begun: there is no page, and so nobody can want this one back."""
+    return False
 
 
 class Worker:
@@ -98,7 +99,7 @@ class Worker:
     Args:
         channel: The private connection to the parent.
         name: What log records call it.
-        begun: Is called with the count of tasks begun so far, before each begins.
+        begun: Is called with the count of tasks begun so far, before each begins; True if it is to go back instead.
         packets: Where the descriptors of large buffers come and go; None where there is no such way.
         page: The memory shared with the parent, if there is one.
     """
@@ -107,7 +108,7 @@ class Worker:
         self,
         channel: WorkerChannel,
         name: str,
-        begun: Callable[[int], None] = _nothing,
+        begun: Callable[[int], bool] = _nothing,
         packets: WaitingPackets | None = None,
         page: Page | None = None,
     ) -> None:
@@ -168,12 +169,28 @@ class Worker:
     def give_back(self) -> None:
         """Give back the tasks that have come and were not begun; called from the watcher's thread."""
         self._chunks.cut()
+        self._channel.send(RETURNED, self._take_back(self._packets.drop))
+
+    def _take_back(self, drop: Callable[[int], object]) -> bytes:
+        """Take the tasks that have come and were not begun out of the line; give their numbers."""
         tasks = self._channel.take_back()
         for kind, message in tasks:
             if kind == TASK_WITH_BUFFERS:
-                self._packets.drop(packet_of(memoryview(message)[TASK_HEAD.size :]))
-        numbers = [U64.pack(message) if kind == BATCH else message[: U64.size] for kind, message in tasks]
-        self._channel.send(RETURNED, b"".join(numbers))
+                drop(packet_of(memoryview(message)[TASK_HEAD.size :]))
+        return b"".join(U64.pack(message) if kind == BATCH else message[: U64.size] for kind, message in tasks)
+
+    def _do_not_begin(self, number: int, fds: list[int] | None = None) -> None:
+        """Give back the task that comes next, and all after it: C code has kept the watcher's thread from doing so."""
+        self._count -= 1
+        self._begun(self._count)
+        close_all(fds or [])
+        self._channel.send(RETURNED, U64.pack(number), self._take_back(self._drop_packet))
+
+    def _drop_packet(self, number: int) -> None:
+        try:
+            close_all(self._packets.take(number))
+        except OSError:
+            pass  # They were lost on the way.
 
     def note(self, text: str) -> None:
         """Say something once in the whole program."""
@@ -207,9 +224,11 @@ class Worker:
     def _run(
         self, arguments: Any, number: int, function: int, surroundings: int, fds: list[int] | None = None
     ) -> None:
-        self.task = number
         self._count += 1
-        self._begun(self._count)
+        if self._begun(self._count):
+            self._do_not_begin(number, fds)
+            return
+        self.task = number
         kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
         self._end(kind, number, seconds, body)
 
@@ -288,9 +307,11 @@ class Worker:
     # --- many items of a map: what `chunks` needs ---
 
     def _run_chunk(self, arguments: Any, number: int, function: int, surroundings: int) -> None:
-        self.task = number
         self._count += 1
-        self._begun(self._count)
+        if self._begun(self._count):
+            self._do_not_begin(number)
+            return
+        self.task = number
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)
@@ -445,7 +466,7 @@ def main(fds: list[int], number: int, nice: int) -> None:
         os.set_inheritable(fd, False)
     connection, control, stdout, stderr, page_fd = fds
     page: Page | None = None
-    begun: Callable[[int], None] = _nothing
+    begun: Callable[[int], bool] = _nothing
     try:
         page = Page(page_fd)
         begun = page.begin

@@ -1,0 +1,115 @@
+"""What waits in a worker that cannot answer, because C code keeps its threads from running or because it is stopped."""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TIMEOUT
+
+import dummymp
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is sent ahead there")
+
+SLOW = 700
+
+
+@pytest.fixture(autouse=True)
+def _two_workers() -> None:
+    dummymp.configure(priority="NUCLEAR", max_processes=2)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def note(pipe: str, n: int, data: bytes = b"") -> int:
+    """Note that item n began; the slow one then holds the interpreter's lock until somebody writes to the pipe."""
+    with open(pipe + ".begun", "a") as file:
+        file.write(f"{n}\n")
+    if n == SLOW:
+        fd = os.open(pipe, os.O_RDWR)
+        ctypes.PyDLL(None).read(fd, ctypes.create_string_buffer(1), 1)
+        os.close(fd)
+    return n
+
+
+def stop(pipe: str, n: int, data: bytes = b"") -> int:
+    """Note that item n began; the slow one then stops its whole process."""
+    with open(pipe + ".begun", "a") as file:
+        file.write(f"{n}\n")
+    if n == SLOW:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return n
+
+
+def let_go(pipe: Path) -> None:
+    fd = os.open(pipe, os.O_RDWR)
+    os.write(fd, b"x")
+    os.close(fd)
+
+
+def begun(pipe: Path) -> collections.Counter[int]:
+    return collections.Counter(map(int, Path(f"{pipe}.begun").read_text().split()))
+
+
+@pytest.mark.parametrize("func", [note, stop])
+def test_calls_behind_it_go_to_others(func: object, pipe: Path, start_method: str) -> None:
+    """Each begins once, the large ones too, and the worker serves again when it is free."""
+    for n in range(100):
+        dummymp.run(func, str(pipe), n)  # type: ignore[arg-type]
+    dummymp.process_until_done()
+    tasks = []
+    for n in range(100, 2000):
+        data = bytes(1_500_000) if n in (SLOW + 1, SLOW + 20) else b""
+        tasks.append(dummymp.run(func, str(pipe), n, data))  # type: ignore[arg-type]
+    slow = tasks[SLOW - 100]
+    for task in tasks:
+        if task is not slow:
+            task.result(timeout=TIMEOUT)
+    assert not slow.done() and slow.pid is not None
+    if func is note:
+        let_go(pipe)
+    else:
+        os.kill(slow.pid, signal.SIGCONT)
+    assert slow.result(timeout=TIMEOUT) == SLOW
+    for n in range(2000, 2500):
+        dummymp.run(func, str(pipe), n)  # type: ignore[arg-type]
+    assert dummymp.results() == list(range(2500))
+    assert begun(pipe) == collections.Counter(range(2500))
+    assert dummymp.get_stats()["running"] == 0 and dummymp.get_stats()["workers"] == 2
+
+
+def test_items_behind_it_go_to_others(pipe: Path) -> None:
+    """Each begins once: those of the same chunk, and those of the next."""
+    found = set()
+    for n in dummymp.map(note, [str(pipe)] * 3000, range(3000), ordered=False):
+        found.add(n)
+        if len(found) == 2999:
+            assert SLOW not in found
+            let_go(pipe)
+    assert found == set(range(3000)) and begun(pipe) == collections.Counter(range(3000))
+
+
+def test_it_is_killed(pipe: Path) -> None:
+    """What had been taken from it is not lost, and nothing begins twice."""
+    for n in range(100):
+        dummymp.run(note, str(pipe), n)
+    dummymp.process_until_done()
+    tasks = [dummymp.run(note, str(pipe), n) for n in range(100, 2000)]
+    for task in tasks:
+        if task.index != SLOW:
+            task.result(timeout=TIMEOUT)
+    assert tasks[SLOW - 100].kill()
+    assert dummymp.process_until_done() and list(dummymp.get_errors()) == [SLOW]
+    dummymp.run(note, str(pipe), 2000)
+    dummymp.process_until_done()
+    assert begun(pipe) == collections.Counter(range(2001))
