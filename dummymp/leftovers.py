@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Any
 
-from .log import logger
+from .log import INFO, WARNING, logger
 
 if TYPE_CHECKING:
     from .task import Task
@@ -20,7 +20,7 @@ NAMED = 3
 
 
 def tell_left(running: list[Task[Any]], waiting: list[str]) -> None:
-    """Say what was stopped, and what never ran.
+    """Say what never ran, and what was stopped: that alone is told to who listens (INFO).
 
     Args:
         running: The tasks that were running.
@@ -33,7 +33,8 @@ def tell_left(running: list[Task[Any]], waiting: list[str]) -> None:
         known = "".join(f"{_tasks_were(count)} never run: {why}. " for why, count in left_off.items())
         more = known + (f"{_tasks_were(forgotten)} queued and never run. " if forgotten else "")
         text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"
-        logger().warning(text, _tasks_were(len(running)), named, more)
+        # Who ends a script while tasks run means them to end; who forgets tasks that wait does not know of it.
+        logger().log(WARNING if waiting else INFO, text, _tasks_were(len(running)), named, more)
         return
     for why, count in left_off.items():
         text = "%s never run: %s. To wait for all: dummymp.process_until_done()"
