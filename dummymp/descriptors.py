@@ -126,11 +126,15 @@ class WaitingPackets(Packets):
     def __init__(self, control: Any) -> None:
         super().__init__(control)
         self._came = threading.Condition()
+        self._unwanted: set[int] = set()
 
     def receive(self) -> bytes | None:
         """Wait for something to come; give the orders that came beside packets, None if the parent is gone."""
         orders = self._read()
         with self._came:
+            for number in self._unwanted & self._pending.keys():
+                self._unwanted.remove(number)
+                self._drop(number)
             self._came.notify_all()
         return orders
 
@@ -148,8 +152,11 @@ class WaitingPackets(Packets):
 
     def drop(self, number: int) -> None:
         """Close the descriptors of a packet whose message was taken back; called by the thread that reads."""
-        with self._came:
-            self._drop(number)
+        if number:
+            with self._came:
+                if number not in self._pending:
+                    self._unwanted.add(number)  # An order that was read late came before it.
+                self._drop(number)
 
 
 class _Reserve:

@@ -129,7 +129,8 @@ class Feeder:
         for handle in self._pool.handles.values():
             if not engine.waiting:
                 return
-            if handle.engine is engine and not (handle.retiring or handle.calling_back or handle.claimed):
+            gets_no_more = handle.retiring or handle.reloads != self._pool.reloads
+            if handle.engine is engine and not (gets_no_more or handle.calling_back or handle.claimed):
                 self._send_ahead(engine, handle)
                 self._pool.flush(handle)
 

@@ -247,9 +247,11 @@ class WorkerHandle:
         and look, a little later, what it has begun. So what it has not begun by then it will not begin.
         """
         assert self.page is not None
-        self.answer_by = time.monotonic() + CLAIM_SECONDS
         if self.claimed:
-            return self.page.begun == self.answered + 1
+            self.answer_by = time.monotonic() + ANSWER_SECONDS
+            # It may have been stopped before it began the first: that stays with it, as if it ran.
+            return self.page.begun <= self.answered + 1
+        self.answer_by = time.monotonic() + CLAIM_SECONDS
         self.page.claim(True)
         self.claimed = True
         return False

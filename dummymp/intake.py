@@ -58,6 +58,9 @@ __all__ = ["Intake", "say"]
 
 # With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
+# A worker from which tasks were taken, and that has ended the one that ran, is back within so many seconds, or, as it
+# was stopped, is ended. Longer: it is in the way for longer; shorter: one that a busy machine holds up starts anew.
+GIVE_BACK_LIMIT = 10.0
 
 
 class Intake:
@@ -241,8 +244,13 @@ class Intake:
         for message in messages:
             number, seconds = ENDED_HEAD.unpack_from(message)
             if not assigned or assigned[0].index != number:
-                tasks.append(None)  # Its answer was on the way.
-                continue
+                task = next((task for task in assigned if task.index == number), None)
+                if task is None:
+                    tasks.append(None)  # Its answer was on the way.
+                    continue
+                # It was sent once more while the other thread of the worker was about to give back those before it.
+                assigned.remove(task)
+                assigned.appendleft(task)
             task = assigned.popleft()
             handle.answered += 1
             if dropped and task in dropped:
@@ -296,7 +304,8 @@ class Intake:
 
     def _take_leave(self, handle: WorkerHandle) -> None:
         """Give what a worker will not begin, because it ends by itself, to others."""
-        if handle.stopped or (handle.assigned and handle.had_begun()):
+        # It answers all that it begins before it says this, so without a page it has begun nothing.
+        if handle.stopped or (handle.assigned and handle.page is not None and handle.had_begun()):
             return  # What becomes of its task is known when it is buried.
         handle.retiring = True
         if handle.assigned:
@@ -319,7 +328,8 @@ class Intake:
         if handle.assigned:
             self.begin(handle)
         elif handle.revoked:
-            handle.deadline = None  # It gives back, this very moment, what it was not to begin.
+            # It gives back, this very moment, what it was not to begin.
+            handle.deadline = time.monotonic() + GIVE_BACK_LIMIT
         else:
             self._release(handle)
 

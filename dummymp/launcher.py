@@ -98,12 +98,8 @@ class Launcher:
                 theirs.append(_Fd(writer))
                 os.set_blocking(reader, False)
                 readers.append(reader)
-            page = None
             theirs.append(_Fd(_page_file()))
-            try:
-                page = Page(theirs[-1].fileno())
-            except OSError:
-                pass  # It is no file: see `_page_file`.
+            page = Page.open(theirs[-1].fileno())
             what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
             request = forkserver.REQUEST.pack(what, number, nice)
             self._asked = True

@@ -32,6 +32,7 @@ from .interrupts import came_to_us, deferrable, held, shorten
 from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
 from .maptasks import Call, Chunk, failure_of, make_item, split
+from .page import Page
 from .pickling import loads
 from .progress import find_tqdm, no_progress, show_items
 from .surroundings import capture
@@ -121,6 +122,8 @@ def lazy_map(
     function = freeze_function(func, here=here)
     # A worker gets the large buffers of a function with each task, and a chunk has no room for them.
     alone = here or not CALLS_BACK or bool(function.pieces) or options.tasks_per_worker is not None
+    # What a worker without a page had begun of a chunk is not known if it dies.
+    alone = alone or not Page.can_be_made()
     call = Call(
         func=func,
         name=function_name(func),

@@ -291,6 +291,10 @@ class Manager:
                 if not handle.ready:
                     self._pool.start_too_slow(handle)
                     continue
+                if not handle.assigned:  # What waited there was taken from it, and it has not given that back.
+                    handle.deadline = None
+                    self._pool.end(handle, grace=0.0)
+                    continue
                 task = handle.assigned[0]
                 handle.read_log()
                 error: Exception = TaskKilled() if task in handle.dropped else timed_out(task)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 
 from .memoryfile import anonymous_file
 
@@ -50,6 +52,25 @@ class Page:
             os.close(fd)
             raise
         return fd
+
+    @classmethod
+    def can_be_made(cls) -> bool:
+        """Tell whether there is room for the file behind a page; when there are only too few descriptors, there is."""
+        try:
+            os.close(cls.create())
+        except OSError as error:
+            return error.errno in (errno.EMFILE, errno.ENFILE)
+        return True
+
+    @classmethod
+    def open(cls, fd: int) -> Page | None:
+        """Give the page in this file; None if it is no file, because there was no room for one.
+
+        Raises:
+            OSError: There is a page, and no memory to see it. The other side believes what stands in it, so who cannot
+                see it cannot go on.
+        """
+        return cls(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
     @property
     def begun(self) -> int:

@@ -32,6 +32,9 @@ START_LIMIT = 60.0
 # A worker that was told to end must have within so many seconds: longer than worker.LEAVE_LIMIT, which is nearly always
 # enough. Longer: what C code holds up there is in the way for longer.
 RETIRE_LIMIT = 15.0
+# While more workers than this, and twice as many as serve, are about to end, no other one is started: what their tasks
+# left behind, such as threads, keeps them. Larger: more memory is held; smaller: new workers wait for old ones.
+MOST_LEAVING = 32
 # A killed task has so many seconds between SIGTERM and SIGKILL. Longer: programs that a task started may tidy up;
 # shorter: a stubborn one is in the way for less time.
 KILL_GRACE = 0.5
@@ -88,6 +91,9 @@ class Pool:
                 self.idle.remove(handle)
                 return handle
         if self._ceiling is not None and len(self.handles) >= self._ceiling:
+            return None
+        leaving = sum(handle.retiring for handle in self.handles.values())
+        if leaving > MOST_LEAVING + 2 * (len(self.handles) - leaving):
             return None
         if self.idle:
             # One of the wrong kind leaves, so that there are never more of them than may run.

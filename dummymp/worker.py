@@ -465,13 +465,8 @@ def main(fds: list[int], number: int, nice: int) -> None:
     for fd in fds:
         os.set_inheritable(fd, False)
     connection, control, stdout, stderr, page_fd = fds
-    page: Page | None = None
-    begun: Callable[[int], bool] = _nothing
-    try:
-        page = Page(page_fd)
-        begun = page.begin
-    except OSError:
-        pass  # The launcher found no room for one.
+    page = Page.open(page_fd)
+    begun = _nothing if page is None else page.begin
     os.close(page_fd)
     # What C code and other programs write goes to the parent, too.
     for fd, target in ((stdout, STDOUT), (stderr, STDERR)):

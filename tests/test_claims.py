@@ -7,12 +7,16 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from conftest import TIMEOUT
 
 import dummymp
+from dummymp import intake
+from dummymp.manager import the_manager
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is sent ahead there")
 
@@ -113,3 +117,67 @@ def test_it_is_killed(pipe: Path) -> None:
     dummymp.run(note, str(pipe), 2000)
     dummymp.process_until_done()
     assert begun(pipe) == collections.Counter(range(2001))
+
+
+def stop_between(pipe: str, n: int) -> int:
+    """Note that item n began; after the slow one, before the next begins, the whole process stops."""
+    with open(pipe + ".begun", "a") as file:
+        file.write(f"{n}\n")
+    if n == SLOW:
+        stop_before_next()
+    return n
+
+
+def stop_before_next() -> None:
+    """Let this worker stop itself when it looks for its next task."""
+    channel = sys.stdout._channel  # type: ignore[union-attr]
+
+    def receive() -> object:
+        del channel.receive
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return channel.receive()
+
+    channel.receive = receive
+
+
+def test_it_is_stopped_between_two_tasks(pipe: Path) -> None:
+    """All but the very next one go to others, and that begins once, too."""
+    for n in range(100):
+        dummymp.run(stop_between, str(pipe), n)
+    dummymp.process_until_done()
+    tasks = [dummymp.run(stop_between, str(pipe), n) for n in range(100, 2000)]
+    until = time.monotonic() + TIMEOUT
+    while len(dummymp.get_returns()) < 1999 and time.monotonic() < until:
+        dummymp.step(0.1)
+    assert len(dummymp.get_returns()) >= 1999
+    pid = tasks[SLOW - 100].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGCONT)
+    assert dummymp.results() == list(range(2000))
+    assert begun(pipe) == collections.Counter(range(2000))
+
+
+def note_then_stop(pipe: str, n: int) -> int:
+    """Do as `note`; the slow one stops the whole process when it has ended, and nobody answers before that."""
+    if n == SLOW:
+        stop_before_next()
+        sys.stdout._channel.take_back = threading.Event().wait  # type: ignore[union-attr]
+    return note(pipe, n)
+
+
+def test_it_is_stopped_before_it_gives_back(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no task whose timeout would end it; it is ended all the same, and another one takes its place."""
+    monkeypatch.setattr(intake, "GIVE_BACK_LIMIT", 0.1)
+    dummymp.configure(max_processes=1, timeout=TIMEOUT)
+    for n in range(100):
+        dummymp.run(note_then_stop, str(pipe), n)
+    dummymp.process_until_done()
+    for n in range(100, 2000):
+        dummymp.run(note_then_stop, str(pipe), n)
+    until = time.monotonic() + TIMEOUT
+    while not any(handle.revoked for handle in the_manager()._pool.handles.values()) and time.monotonic() < until:
+        dummymp.step(0.01)
+    let_go(pipe)
+    assert dummymp.results() == list(range(2000))
+    assert begun(pipe) == collections.Counter(range(2000))
+    assert dummymp.get_stats()["running"] == 0
