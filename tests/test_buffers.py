@@ -551,13 +551,24 @@ def test_without_room_for_any_file_all_goes_through_the_stream(script: Script, s
         for number in range(500):
             dummymp.run(abs, number)
         print(dummymp.results() == [bytes([number]) * 4_000_000 for number in range(4)] + list(range(500)))
-        found = list(dummymp.map(dies, range(2000), on_error="return"))
+        inlet, outlet = os.pipe()
+        pid = os.getpid()
+
+        def dies_and_tells(n):
+            fd = os.open(f"/proc/{pid}/fd/{outlet}", os.O_WRONLY)
+            os.write(fd, b"%d " % n)
+            os.close(fd)
+            return dies(n)
+
+        found = list(dummymp.map(dies_and_tells, range(2000), on_error="return"))
         print([number for number, value in enumerate(found) if value != number], found[700])
+        print(sorted(map(int, os.read(inlet, 1 << 16).split())) == list(range(2000)))
         """,
         env=dict(os.environ, LIMIT=str(size)),
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "True" and lines[1].startswith("[700] worker") and "item 700" in lines[1], done.stderr
+    assert lines[2] == "True", "an item began twice, because nobody knew what had ended"
 
 
 def test_what_was_written_of_a_buffer_that_does_not_fit_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -778,6 +789,20 @@ def test_packets_find_their_messages_by_number() -> None:
             close_all(fds)
             assert (loads(data, buffers=found) == number).all()
         del found, data
+
+
+def test_descriptors_of_a_message_that_was_taken_back_may_come_later() -> None:
+    """An order that its worker reads late takes back what was sent after it: the packet is still to be read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        parent, worker = Packets(ours), WaitingPackets(theirs)
+        ours.send(b"R")
+        assert worker.receive() == b"R"
+        count = len(os.listdir("/proc/self/fd"))
+        with open(os.devnull) as file:
+            number = parent.send([file.fileno()])
+        worker.drop(number)
+        assert worker.receive() == b"" and len(os.listdir("/proc/self/fd")) == count
 
 
 def test_what_nobody_took_is_closed_with_the_next_packet() -> None:

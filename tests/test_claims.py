@@ -9,14 +9,18 @@ import signal
 import sys
 import threading
 import time
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TIMEOUT
 
 import dummymp
-from dummymp import intake
+from dummymp import intake, pool
 from dummymp.manager import the_manager
+from dummymp.pace import Pace
+from dummymp.transport import ENDED_HEAD
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is sent ahead there")
 
@@ -181,3 +185,35 @@ def test_it_is_stopped_before_it_gives_back(pipe: Path, monkeypatch: pytest.Monk
     assert dummymp.results() == list(range(2000))
     assert begun(pipe) == collections.Counter(range(2000))
     assert dummymp.get_stats()["running"] == 0
+
+
+def test_an_answer_out_of_turn_is_not_lost() -> None:
+    """Both threads of a worker gave back at once: one task was sent anew and ended before the other thread told."""
+
+    def task_of(number: int) -> Any:
+        return types.SimpleNamespace(index=number, attempts=1, function=types.SimpleNamespace(pace=Pace()))
+
+    tasks = [task_of(number) for number in (3, 4, 2)]
+    handle: Any = types.SimpleNamespace(
+        assigned=collections.deque(tasks), dropped=set(), begun=tasks[2], pid=1, answered=0
+    )
+    intake_of_none: Any = intake.Intake.__new__(intake.Intake)
+    assert intake_of_none._take_off(handle, [ENDED_HEAD.pack(2, 0.1), ENDED_HEAD.pack(9, 0.1)]) == [tasks[2], None]
+    assert list(handle.assigned) == tasks[:2] and handle.answered == 1
+
+
+def test_workers_that_are_about_to_end_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that tasks left behind keep them; no others are started meanwhile."""
+    monkeypatch.setattr(pool, "MOST_LEAVING", 2)
+    monkeypatch.setattr(pool, "RETIRE_LIMIT", 0.1)
+    dummymp.configure(tasks_per_worker=1)
+    most = 0
+    for _ in range(30):
+        dummymp.run(leave_a_thread)
+    while not dummymp.step(1):
+        most = max(most, len(the_manager()._pool.handles))
+    assert len(dummymp.get_returns()) == 30 and most <= 2 + 2 * 2 + 2
+
+
+def leave_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=(TIMEOUT,)).start()

@@ -844,6 +844,37 @@ def test_a_module_that_was_loaded_anew(script: Script, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["2 True", "twice 3 twice 4", "None"], done.stderr
 
 
+def test_a_module_that_is_loaded_anew_while_workers_are_busy(script: Script, tmp_path: Path) -> None:
+    """Workers that knew it as it was are not sent more tasks ahead, either."""
+    (tmp_path / "helpers.py").write_text("OLD = True\n")
+    done = script(
+        """
+        import dummymp, importlib, sys, time
+        sys.dont_write_bytecode = True
+        import helpers
+        def work(n):
+            end = time.perf_counter() + 2e-4
+            while time.perf_counter() < end:
+                pass
+            return helpers.OLD
+        dummymp.configure(max_processes=2, priority="NUCLEAR")
+        for n in range(50):
+            dummymp.run(work, n)
+        dummymp.process_until_done()
+        for n in range(1000):
+            dummymp.run(work, n)
+        dummymp.process_until_done(timeout=0.02)
+        with open("helpers.py", "w") as file:
+            file.write("OLD = False  # another size")
+        importlib.reload(helpers)
+        tasks = [dummymp.run(work, n) for n in range(1000)]
+        dummymp.process_until_done()
+        print(sum(task.result() for task in tasks))
+        """
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="enum.member is new in Python 3.11")
 def test_a_function_that_is_a_member_of_an_enum(script: Script) -> None:
     """It stays one, and is no method."""
