@@ -217,3 +217,21 @@ def test_workers_that_are_about_to_end_do_not_pile_up(monkeypatch: pytest.Monkey
 
 def leave_a_thread() -> None:
     threading.Thread(target=time.sleep, args=(TIMEOUT,)).start()
+
+
+def test_a_worker_without_a_page_leaves() -> None:
+    """It has not begun what was sent to it in that very moment: that goes to another one, and is not blamed."""
+    options = types.SimpleNamespace(tasks_per_worker=None, log_prefix="")
+    engine: Any = types.SimpleNamespace(waiting=collections.deque(), running=1, options=lambda: options)
+    task: Any = types.SimpleNamespace(attempts=1)
+    handle: Any = types.SimpleNamespace(
+        assigned=collections.deque([task]), dropped=set(), begun=task, stopped=False, page=None, engine=engine,
+        retiring=False, answered=3, had_begun=lambda: True,
+    )  # fmt: skip
+    left: list[Any] = []
+    workers: Any = types.SimpleNamespace(leaves=left.append)
+    outbox: Any = types.SimpleNamespace(post=lambda *args: None)
+    engine.requeued = None
+    intake.Intake(workers, outbox, threading.RLock(), lambda: None)._take_leave(handle)
+    assert list(engine.waiting) == [task] and task.attempts == 0 and engine.running == 0
+    assert left == [handle] and handle.engine is None

@@ -221,7 +221,7 @@ class Plan:
         self.timeout = DEFAULT_TIMEOUT
         self.retries = 0
         self.task: Any = None
-        self.killed = False  # kill() said that it ended it.
+        self.killed = self.perhaps_killed = False  # kill() said that it ended it, or was interrupted.
 
     def queue(self, folder: str) -> None:
         """Queue it."""
@@ -448,7 +448,12 @@ class Soak:
             plans = [plan for plan in self.pending if plan.task is not None]
         if plans:
             plan = self.chaos.choice(sorted(plans, key=lambda plan: plan.number)[:40])
-            if dummymp.kill(plan.task):
+            try:
+                killed = dummymp.kill(plan.task)
+            except KeyboardInterrupt:
+                plan.perhaps_killed = True  # It came when that was done, or before.
+                raise
+            if killed:
                 plan.killed = True
                 if not isinstance(plan.task._error, dummymp.TaskKilled):
                     self.complain(f"kill() of task {plan.number} gave True, but its error is {plan.task._error!r}")
@@ -661,6 +666,8 @@ class Soak:
             if plan.killed:
                 if not isinstance(error, dummymp.TaskKilled):
                     self.complain(f"task {plan.number} was killed, but gave {value!r:.80} {error!r:.80}")
+            elif isinstance(error, dummymp.TaskKilled) and plan.perhaps_killed:
+                plan.killed = True
             elif isinstance(error, dummymp.TaskKilled):
                 self.complain(f"task {plan.number} ({plan.kind}) is wrongly said to be killed: {error}")
             elif not plan.as_planned(value, error, self.cwd, self.server_kills > 0):
