@@ -12,6 +12,7 @@ import time
 import types
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import TIMEOUT
@@ -223,7 +224,7 @@ def test_a_worker_without_a_page_leaves() -> None:
     """It has not begun what was sent to it in that very moment: that goes to another one, and is not blamed."""
     options = types.SimpleNamespace(tasks_per_worker=None, log_prefix="")
     engine: Any = types.SimpleNamespace(waiting=collections.deque(), running=1, options=lambda: options)
-    task: Any = types.SimpleNamespace(attempts=1)
+    task = mock.Mock(attempts=1)
     handle: Any = types.SimpleNamespace(
         assigned=collections.deque([task]), dropped=set(), begun=task, stopped=False, page=None, engine=engine,
         retiring=False, answered=3, had_begun=lambda: True,
