@@ -248,6 +248,8 @@ class WorkerHandle:
         """
         assert self.page is not None
         if self.claimed:
+            if time.monotonic() < self.answer_by:
+                return False
             self.answer_by = time.monotonic() + ANSWER_SECONDS
             # It may have been stopped before it began the first: that stays with it, as if it ran.
             return self.page.begun <= self.answered + 1

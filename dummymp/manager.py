@@ -329,8 +329,8 @@ class Manager:
     def _stop_task(self, handle: WorkerHandle, error: BaseException, how: str) -> bool:
         """End a worker and what it started, and with it the task that it runs; False if that has just ended.
 
-        What was sent ahead and called back in vain, because C code or a stopped process kept the worker from answering,
-        stays with it until it is buried: only then is it certain that it does not begin the next one.
+        What was sent ahead, was called back in vain, and could not be taken either, stays with the worker until it is
+        buried: only then is it certain that it does not begin the next one.
         """
         task, engine, log = handle.assigned[0], handle.engine, handle.assigned[0].chunk and handle.assigned[0].chunk.log
         self._call_back_now(handle)
@@ -356,7 +356,10 @@ class Manager:
         return True
 
     def _call_back_now(self, handle: WorkerHandle) -> None:
-        """Call back what was sent ahead, and wait for it: some 100 microseconds, at most `CALL_BACK_LIMIT`."""
+        """Call back what was sent ahead, and wait for it: some 100 microseconds, at most `CALL_BACK_LIMIT`.
+
+        What does not come then is taken: otherwise the worker might begin it while it is ended because of another one.
+        """
         if not handle.has_more() and handle.assigned[0] not in handle.dropped:
             return
         if not handle.calling_back:
@@ -367,6 +370,11 @@ class Manager:
             self._intake.take_in(handle, handle.channel.receive())
         if handle.calling_back:
             self._intake.take_in(handle, handle.receive_all())
+        until = time.monotonic() + CALL_BACK_LIMIT
+        while handle.awaits_answer() and not handle.channel.closed and time.monotonic() < until:
+            self._claim(handle)
+            if handle.awaits_answer():
+                self._pool.selector.wait_for_fd(handle.channel.fileno(), handle.answer_by - time.monotonic())
 
     # --- stopping on request ---
 

@@ -236,3 +236,19 @@ def test_a_worker_without_a_page_leaves() -> None:
     intake.Intake(workers, outbox, threading.RLock(), lambda: None)._take_leave(handle)
     assert list(engine.waiting) == [task] and task.attempts == 0 and engine.running == 0
     assert left == [handle] and handle.engine is None
+
+
+def test_it_is_killed_at_once(pipe: Path) -> None:
+    """What waits behind it is taken from it first: it cannot begin the next one, and be blamed on that, as it ends."""
+    for n in range(100):
+        dummymp.run(note, str(pipe), n)
+    dummymp.process_until_done()
+    tasks = [dummymp.run(note, str(pipe), n) for n in range(100, 2000)]
+    until = time.monotonic() + TIMEOUT
+    while SLOW not in begun(pipe) and time.monotonic() < until:
+        dummymp.step(0.001)
+    assert tasks[SLOW - 100].kill()
+    workers = the_manager()._pool.handles.values()
+    assert not any(handle.assigned for handle in workers if handle.stopped)
+    assert dummymp.process_until_done() and list(dummymp.get_errors()) == [SLOW]
+    assert begun(pipe) == collections.Counter(range(2000))
