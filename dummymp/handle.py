@@ -78,6 +78,7 @@ class WorkerHandle:
         answer_by: When that is looked after, because C code may keep it from answering, by `time.monotonic`.
         claimed: It begins nothing more until it has answered.
         revoked: The numbers of the tasks that were taken from it, and that it has not given back yet.
+        cutting: The rest of the chunk that it runs was taken from it, and it has not said yet that it leaves that out.
         begun: The task of which it was told last that it begins here.
         dropped: Those of `assigned` that were killed while they waited there and could not be called back.
         deadline: When the running task's timeout is over, or, until it is ready, its own time to
@@ -119,7 +120,7 @@ class WorkerHandle:
         self.assigned: collections.deque[Task[Any]] = collections.deque()
         self.answered = 0
         self.since = 0.0
-        self.calling_back = self.claimed = False
+        self.calling_back = self.claimed = self.cutting = False
         self.answer_by = 0.0
         self.revoked: set[int] = set()
         self.begun: Task[Any] | None = None
@@ -259,8 +260,8 @@ class WorkerHandle:
         return False
 
     def let_go_on(self) -> None:
-        """Let it begin tasks again, for it has given back all that was taken from it."""
-        if self.claimed and not self.revoked:
+        """Let it begin tasks again, if it has given back all that was taken from it."""
+        if self.claimed and not self.revoked and not self.cutting:
             assert self.page is not None
             self.page.claim(False)
             self.claimed = False

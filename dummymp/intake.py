@@ -228,6 +228,7 @@ class Intake:
         if handle.begun is not task:
             self.begin(handle)
         if kind == CUT:
+            self._has_cut(handle)
             task.chunk.whole = False
             self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
         else:
@@ -299,8 +300,16 @@ class Intake:
         item = chunk.running() if chunk is not None else None
         if chunk is not None and item is not None:
             chunk.whole = False
+            # RETURNED may come before: it may answer an earlier call back, or have passed the chunk before that began.
+            handle.cutting = True
             self._outbox.post(handle.engine.cut, task, item + 1)
         self._goes_on()
+
+    def _has_cut(self, handle: WorkerHandle) -> None:
+        """Take note that a worker begins nothing more of the chunk that it runs, or ran."""
+        handle.cutting = False
+        if not handle.calling_back:
+            handle.let_go_on()
 
     def _take_leave(self, handle: WorkerHandle) -> None:
         """Give what a worker will not begin, because it ends by itself, to others."""
@@ -325,6 +334,8 @@ class Intake:
     def _next(self, handle: WorkerHandle) -> None:
         """Go on to the next task that a worker was sent, or release it."""
         self._pool.proved()
+        if handle.cutting:
+            self._has_cut(handle)
         if handle.assigned:
             self.begin(handle)
         elif handle.revoked:

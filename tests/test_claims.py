@@ -19,9 +19,10 @@ from conftest import TIMEOUT
 
 import dummymp
 from dummymp import intake, pool
+from dummymp.handle import WorkerHandle
 from dummymp.manager import the_manager
 from dummymp.pace import Pace
-from dummymp.transport import ENDED_HEAD
+from dummymp.transport import CUT, CUT_HEAD, ENDED_HEAD
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is sent ahead there")
 
@@ -252,3 +253,21 @@ def test_it_is_killed_at_once(pipe: Path) -> None:
     assert not any(handle.assigned for handle in workers if handle.stopped)
     assert dummymp.process_until_done() and list(dummymp.get_errors()) == [SLOW]
     assert begun(pipe) == collections.Counter(range(2000))
+
+
+def test_a_chunk_that_was_cut_is_not_gone_on_with() -> None:
+    """An answer to an earlier call back, which knows nothing of the chunk, does not let its worker go on with it."""
+    chunk = mock.Mock(index=73)
+    chunk.chunk = chunk
+    chunk.running.return_value = 78
+    handle = mock.Mock(
+        assigned=collections.deque([chunk]), revoked=set(), begun=chunk, dropped=set(), claimed=True, cutting=False,
+        calling_back=True, answered=0,
+    )  # fmt: skip
+    handle.let_go_on = lambda: WorkerHandle.let_go_on(handle)
+    taking = intake.Intake(mock.Mock(), mock.Mock(), threading.RLock(), lambda: None)
+    taking.take_away(handle)
+    taking._take_returned(handle, b"")
+    assert handle.claimed
+    taking._take_part(handle, CUT, CUT_HEAD.pack(73, 79))
+    assert not handle.claimed
