@@ -114,7 +114,8 @@ def _reduce_alias(value: Any) -> Any:
 
 
 def _make_alias(name: str, value: Any, parameters: Any) -> Any:
-    return typing.TypeAliasType(name, value, type_params=parameters)  # type: ignore[attr-defined]
+    home: Any = typing  # Which has it since Python 3.12.
+    return home.TypeAliasType(name, value, type_params=parameters)
 
 
 def _by_name(value: Any) -> str:
