@@ -70,10 +70,7 @@ class Surroundings:
 
     def hold(self) -> bool:
         """Tell whether working directory and environment are still what they were."""
-        try:
-            return os.getcwd() == self.cwd and _environ() == self.environ
-        except OSError:
-            return self.cwd is None and _environ() == self.environ  # The directory is gone.
+        return _cwd() == self.cwd and _environ() == self.environ
 
 
 _last: Surroundings | None = None
@@ -114,11 +111,8 @@ def apply_surroundings(cwd: str | None, variables: dict[Any, Any]) -> None:
 
 def _environ() -> dict[Any, Any]:
     # The dict behind os.environ compares many times faster than os.environ itself, which decodes every entry.
-    try:
-        data: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
-    except AttributeError:
-        return dict(os.environ)
-    return data
+    data: dict[Any, Any] | None = getattr(os.environ, "_data", None)
+    return dict(os.environ) if data is None else data
 
 
 def _key(text: str) -> Any:
@@ -164,10 +158,7 @@ class _Moves:
 
     def may_be(self) -> bool:
         """Tell whether there may have been a change. So it is, too, where os.environ is another object by now."""
-        try:
-            return self.seen or not self.watched or os.environ._data is not self._variables  # type: ignore[attr-defined]
-        except AttributeError:
-            return True
+        return self.seen or not self.watched or getattr(os.environ, "_data", None) is not self._variables
 
     def _watch(self, name: str, change: Any) -> None:
         @functools.wraps(change)

@@ -224,17 +224,22 @@ class Worker:
     def _run(
         self, arguments: Any, number: int, function: int, surroundings: int, fds: list[int] | None = None
     ) -> None:
-        self._count += 1
-        if self._begun(self._count):
-            self._do_not_begin(number, fds)
+        if not self._begin(number, fds):
             return
-        self.task = number
         kind, seconds, body = self._outcome(number, function, surroundings, arguments, fds)
         self._end(kind, number, seconds, body)
 
+    def _begin(self, number: int, fds: list[int] | None = None) -> bool:
+        """Take note that a task begins; False if it goes back instead."""
+        self._count += 1
+        if self._begun(self._count):
+            self._do_not_begin(number, fds)
+            return False
+        self.task = number
+        return True
+
     def _end(self, kind: int, number: int, seconds: float, body: bytes) -> None:
-        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
-            self._put_back_streams()
+        self._put_back_streams()
         if self.stdout.line or self.stderr.line:
             self.stdout.flush()
             self.stderr.flush()
@@ -292,12 +297,10 @@ class Worker:
             return FAILURE, clock() - began, pack_failure(error)
         try:
             body = dump_atom(value)
-            if body and came is None:
-                self._took = seconds
-                return ATOM_RESULT, seconds, body
             kind = ATOM_RESULT if body else RESULT
             body = body or dump_plain(value, self._collector)
-            self._took = clock() - (began if came is None else came)
+            # Where all else was plain, nothing but the function was code of the user.
+            self._took = seconds if came is None and kind == ATOM_RESULT else clock() - (came or began)
             return kind, seconds, body
         except BaseException as error:
             self._collector = Collector(find_again=False)
@@ -307,11 +310,8 @@ class Worker:
     # --- many items of a map: what `chunks` needs ---
 
     def _run_chunk(self, arguments: Any, number: int, function: int, surroundings: int) -> None:
-        self._count += 1
-        if self._begun(self._count):
-            self._do_not_begin(number)
+        if not self._begin(number):
             return
-        self.task = number
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)
@@ -332,8 +332,7 @@ class Worker:
 
     def end_item(self) -> int:
         """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
-        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
-            self._put_back_streams()
+        self._put_back_streams()
         if self.stdout.line or self.stderr.line:
             self.stdout.flush()
             self.stderr.flush()
@@ -375,11 +374,12 @@ class Worker:
             logging.disable(self._disabled)
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
-        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
-            sys.stdout, sys.stderr = self.stdout, self.stderr
+        self._put_back_streams()
 
     def _put_back_streams(self) -> None:
         """Take back the streams that a task has replaced, with what stands in its own and is not written yet."""
+        if sys.stdout is self.stdout and sys.stderr is self.stderr:
+            return
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
