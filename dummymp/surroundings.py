@@ -69,8 +69,11 @@ class Surroundings:
         self.data = dumps((cwd, variables, seed))
 
     def hold(self) -> bool:
-        """Tell whether working directory and environment are still what they were."""
-        return _cwd() == self.cwd and _environ() == self.environ
+        """Tell whether working directory and environment are still what they were. Every `run` asks: no step too many."""
+        try:
+            return os.getcwd() == self.cwd and _environ() == self.environ
+        except OSError:
+            return self.cwd is None and _environ() == self.environ  # The directory is gone.
 
 
 _last: Surroundings | None = None
@@ -111,8 +114,11 @@ def apply_surroundings(cwd: str | None, variables: dict[Any, Any]) -> None:
 
 def _environ() -> dict[Any, Any]:
     # The dict behind os.environ compares many times faster than os.environ itself, which decodes every entry.
-    data: dict[Any, Any] | None = getattr(os.environ, "_data", None)
-    return dict(os.environ) if data is None else data
+    try:
+        data: dict[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+    except AttributeError:
+        return dict(os.environ)
+    return data
 
 
 def _key(text: str) -> Any:

@@ -189,7 +189,9 @@ class Task(Generic[T]):
         self.ended_at = now
         if callable(self._pid):
             self._pid = self._pid()
-        self.drop_call()
+        self.function = self.surroundings = self.live = None  # `drop_call`, without the time of another call.
+        self.arguments = b""
+        self.pieces = ()
         self._value = value
         self._error = error
         self.state = "done" if error is None else "failed"  # Last, for other threads look at it.
