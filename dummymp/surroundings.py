@@ -69,7 +69,7 @@ class Surroundings:
         self.data = dumps((cwd, variables, seed))
 
     def hold(self) -> bool:
-        """Tell whether working directory and environment are still what they were. Every `run` asks: no step too many."""
+        """Tell whether working directory and environment are still what they were. Each `run` asks, so in few steps."""
         try:
             return os.getcwd() == self.cwd and _environ() == self.environ
         except OSError:
