@@ -23,7 +23,8 @@ A map of the package, from the top down:
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
     failures           ... what a task raised
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
-    reducers           ... what pickle does not know
+    functions, classes ... by value: those that a worker cannot import       codes, sources, identity
+    reducers           ... what pickle does not know                         typeparams, annotations
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords

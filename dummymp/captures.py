@@ -9,12 +9,14 @@ import weakref
 from typing import Any
 
 from . import nesting
+from .codes import global_names
 from .modules import module_travels_by_name, modules_by_value, travels_by_name
 from .pickling import ATOMS
 
 __all__ = ["Captured", "unchanged"]
 
 _MISSING = object()
+_LAZY = getattr(types, "LazyImportType", _MISSING)  # What `lazy import` binds, since Python 3.15.
 _ref = weakref.ref
 
 
@@ -22,9 +24,9 @@ def unchanged(snapshot: tuple[Any, ...]) -> bool:
     """Tell whether all that a function captured is what it was. An empty snapshot: nobody can tell, so no."""
     if not snapshot:
         return False
-    functions, names, imported, registry, by_value = snapshot
+    functions, names, imported, by_value = snapshot
     # A package travels with those of its modules that were imported by then.
-    if len(sys.modules) != imported or registry != by_value:
+    if len(sys.modules) != imported or modules_by_value() != by_value:
         return False
     for namespace, name, held in names:
         if namespace.get(name, _MISSING) is not (held() if type(held) is _ref else held):
@@ -68,9 +70,8 @@ class Captured:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Give what `unchanged` compares with later. Something was serialised before: cloudpickle is loaded."""
-        registry = modules_by_value()
-        return tuple(self._functions), tuple(self._names), len(sys.modules), registry, registry.copy()
+        """Give what `unchanged` compares with later."""
+        return tuple(self._functions), tuple(self._names), len(sys.modules), modules_by_value()
 
     def add(self, value: Any) -> bool:
         """Add one value; False if its inside may change, so that only serialising it again tells."""
@@ -85,6 +86,8 @@ class Captured:
             return isinstance(value.__self__, types.ModuleType) or value.__self__ is None
         if isinstance(value, type):
             return travels_by_name(value)
+        if kind is _LAZY:
+            return True
         if kind is types.MethodType:
             return nesting.is_hidden(value.__self__)
         if kind is types.FunctionType:
@@ -102,7 +105,7 @@ class Captured:
             return True
         if func.__dict__ or func.__kwdefaults__ or not self.add(func.__defaults__ or ()):
             return False
-        names, writes = _global_names(func.__code__)
+        names, writes = global_names(func.__code__)
         # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
         self.writes = self.writes or writes or bool(func.__closure__)
         variables = [(name, func.__globals__.get(name, _MISSING)) for name in names]
@@ -117,30 +120,3 @@ class Captured:
             (_ref(func), func.__code__, func.__defaults__, func.__kwdefaults__, held, tuple(map(_hold, cells)))
         )
         return True
-
-
-# What writes a global variable, or an attribute, which may be one of a captured function.
-_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR"})
-_WRITERS = frozenset({"setattr", "delattr", "globals", "vars", "exec", "eval"})
-_names_of_code: weakref.WeakKeyDictionary[types.CodeType, tuple[frozenset[str], bool]] = weakref.WeakKeyDictionary()
-
-
-def _global_names(code: types.CodeType) -> tuple[frozenset[str], bool]:
-    """Find the global names in a piece of code and in what is nested in it, and whether it may change their values."""
-    known = _names_of_code.get(code)
-    if known is None:
-        import dis
-
-        names: set[str] = set()
-        writes = False
-        for instruction in dis.get_instructions(code):
-            if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
-                names.add(instruction.argval)
-            writes = writes or instruction.opname in _WRITES
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
-                inner, inner_writes = _global_names(constant)
-                names |= inner
-                writes = writes or inner_writes
-        known = _names_of_code[code] = frozenset(names), writes or not names.isdisjoint(_WRITERS)
-    return known

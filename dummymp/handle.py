@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import collections
 import io
+import marshal
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .crashes import Crashes
 from .descriptors import Packets, reserve
 from .output import Lines
 from .pickling import join_arguments, loads
+from .sources import told
 from .transport import (
     BATCH,
     CALL_BACK,
@@ -23,6 +25,7 @@ from .transport import (
     FUNCTION,
     NO_SIGNAL,
     SETTINGS,
+    SOURCE,
     STDERR,
     STDOUT,
     STOP,
@@ -142,6 +145,7 @@ class WorkerHandle:
         self._functions: dict[int, int] = {}
         self._surroundings = 0
         self._settings: Settings | None = None
+        self._sources = 0  # So many of `told` it knows.
         pipes = ((started.stdout, STDOUT), (started.stderr, STDERR))
         self.pipes = [_Pipe(fd, stream) for fd, stream in pipes if fd >= 0]
         self._lines = {STDOUT: Lines(), STDERR: Lines()}
@@ -177,6 +181,9 @@ class WorkerHandle:
         if self._settings is not settings:
             self._settings = settings
             self.channel.post(SETTINGS, settings.data())
+        while self._sources < len(told):
+            self.channel.post(SOURCE, marshal.dumps(told[self._sources]))
+            self._sources += 1
         if function.number not in self._functions:
             self._remember(function.number, len(function.data))
             self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
@@ -194,7 +201,7 @@ class WorkerHandle:
         size, function, surroundings = len(task.arguments), task.function, task.surroundings
         assert function is not None and surroundings is not None
         if function.number not in self._functions:
-            size += len(function.data)
+            size += len(function.data) + sum(len(text) for _, text in told[self._sources :])
         if surroundings.number != self._surroundings:
             size += len(surroundings.data)
         if task.pieces or function.pieces:

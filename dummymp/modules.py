@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["module_travels_by_name", "modules_by_value", "reloads", "send_by_value_if_unknown", "travels_by_name"]
+__all__ = ["module_travels_by_name", "modules_by_value", "name_in_module", "other_name", "reloads", "travels_by_name"]
 
 
 def travels_by_name(thing: Any) -> bool:
@@ -21,16 +21,36 @@ def travels_by_name(thing: Any) -> bool:
     return found is thing and module_travels_by_name(thing.__module__)
 
 
+def name_in_module(value: Any) -> str:
+    """Give the name of what a worker can import, for which that is enough; "" for what it cannot."""
+    name: str = value.__name__
+    module = getattr(value, "__module__", None) or "__main__"
+    found = getattr(sys.modules.get(module), name, None)
+    return name if found is value and module_travels_by_name(module) else ""
+
+
+def other_name(thing: Any) -> str:
+    """Give another name under which its module has a thing that says it has one that it has not; "" if there is none.
+
+    The module must be one that a worker can import.
+    """
+    module = getattr(thing, "__module__", None) or "__main__"
+    space = getattr(sys.modules.get(module), "__dict__", {})
+    if module == "__main__" or not module_travels_by_name(module):
+        return ""
+    return next((name for name, value in list(space.items()) if value is thing), "")
+
+
 def module_travels_by_name(name: str) -> bool:
     """Tell whether a module is imported by the worker, rather than sent with what it holds."""
-    return send_by_value_if_unknown(name) and not _registered_by_value(name)
+    return _send_by_value_if_unknown(name) and not _registered_by_value(name)
 
 
 # Per name: the module, how long sys.path was, and the answer.
 _seen_modules: dict[str, tuple[Any, int, bool]] = {}
 
 
-def send_by_value_if_unknown(name: str) -> bool:
+def _send_by_value_if_unknown(name: str) -> bool:
     """Tell whether a worker can import a module, True or False; one that it cannot travels by value from now on.
 
     A module may stand in `sys.modules` without a file that the import system would find: made by hand, loaded by
@@ -75,11 +95,11 @@ def _registered_by_value(module: str) -> bool:
 
 
 def modules_by_value() -> set[str]:
-    """Give the names of the modules that travel by value: the registry of cloudpickle itself, no copy."""
-    # Another thread may be importing it just now: then it has no registry yet, and nobody has registered anything.
-    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
-    registry: set[str] | None = getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", None)
-    return set() if registry is None else registry
+    """Give the names of the modules that travel by value: ours, and those that the user has told cloudpickle of."""
+    # Another thread may be importing it just now: then nobody has told it of any.
+    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", set)
+    names: set[str] = registry()
+    return names
 
 
 # --- modules that were loaded anew -------------------------------------------------------------------------------

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Pickling: cloudpickle, and what it lacks.
-
-What is defined in ``__main__`` (or anywhere else that a worker cannot import) travels by value; what can be imported
-travels by name. A class that travelled by value to a worker comes back by a token, so that an object of it arrives as
-an object of that very class, and the class of the user is never written over by a copy of itself.
+"""Pickling: what can be imported travels by name; what is defined in ``__main__``, or anywhere else that a worker
+cannot import, by value. How functions and classes do that is ours (`functions`, `classes`); for smaller things there is
+cloudpickle.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-import itertools
 import marshal
-import os
 import pickle
 import struct
 import sys
 import types
-import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import nesting
+from .annotations import reduce_forward_ref
 from .buffers import LARGE
+from .classes import reduce_class
+from .functions import reduce_function
 from .interrupts import held
-from .modules import send_by_value_if_unknown, travels_by_name
+from .modules import other_name, travels_by_name
 from .namesakes import explained
+from .reducers import BY_KIND, make_table, reduce_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,13 +37,11 @@ __all__ = [
     "dump_plain_arguments",
     "dump_small",
     "dumps",
-    "hide_in_main",
     "join_arguments",
     "load_arguments",
     "load_atoms",
     "load_plain",
     "loads",
-    "show_in_main",
 ]
 
 # Pickle protocol 5 is the newest that Python 3.9 has.
@@ -56,7 +51,6 @@ PROTOCOL = 5
 ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
 # Those of them that are never large buffers.
 _SMALL_ATOMS = ATOMS - {bytes}
-_counter = itertools.count()
 
 
 def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> bytes:
@@ -224,54 +218,7 @@ _HARMLESS = {
 }
 
 
-# --- classes that come back as themselves ------------------------------------------------------------------------
-
-# A token is (pid, count): the pid of the process that made it, so that a worker's own tokens differ from its parent's.
-# Every class that this process sent by value. It must outlive its results, so it is held for good; a program has only
-# so many classes.
-_sent: dict[tuple[int, int], type] = {}
-_tokens: dict[int, tuple[int, int]] = {}
-# In a worker: each class that came by value, and its token.
-_came: weakref.WeakKeyDictionary[type, tuple[int, int]] = weakref.WeakKeyDictionary()
-_came_by_token: weakref.WeakValueDictionary[tuple[int, int], type] = weakref.WeakValueDictionary()
-
-
-def _token(cls: type) -> tuple[int, int]:
-    token = _tokens.setdefault(id(cls), (os.getpid(), next(_counter)))
-    _sent[token] = cls
-    return token
-
-
-def _sent_class(token: tuple[int, int]) -> type:
-    """Find the class of a token, in the process that sent it or in a worker that got it."""
-    return _sent[token] if token in _sent else _came_by_token[token]
-
-
-def _take_class(token: tuple[int, int], make: Callable[..., type], args: tuple[Any, ...]) -> type:
-    """Make, in a worker, a class that came by value."""
-    own = _sent.get(token)
-    if own is not None:
-        return own  # It never left this process, so others have not got it.
-    cls = make(*args)
-    _came[cls] = token
-    _came_by_token[token] = cls
-    show_in_main(cls)
-    return cls
-
-
-def show_in_main(thing: Any) -> None:
-    """Put a class or function of the user's main script into ``__main__`` here, too, where plain pickle looks."""
-    name = getattr(thing, "__qualname__", None)  # Absent in an object that can be called, and in a partial.
-    if getattr(thing, "__module__", None) == "__main__" and isinstance(name, str) and name.isidentifier():
-        setattr(sys.modules["__main__"], name, thing)
-
-
-def hide_in_main(thing: Any) -> None:
-    """Take back what `show_in_main` did: it would keep alive what the function captured."""
-    name, main = getattr(thing, "__qualname__", ""), sys.modules["__main__"]
-    if getattr(main, name, None) is thing:
-        delattr(main, name)
-
+# --- the pickler -------------------------------------------------------------------------------------------------
 
 # The generators behind `random.random` and `numpy.random.random`: each task uses those of its own process, which are
 # seeded for it, not a copy of ours, with which all tasks would draw the same. By the name of their class.
@@ -300,63 +247,79 @@ def _pickler_class() -> Any:
 
         base = cloudpickle.Pickler  # A script with the name of a module that it needs gets half of it.
 
-        from .reducers import cached_anew, make_table, with_members, with_slots
-
     class Pickler(base):  # type: ignore[misc, valid-type]
-        """Sends classes by value as cloudpickle does, but only once around."""
+        """Sends by value what a worker cannot import; knows of small things what cloudpickle knows."""
 
         dispatch_table = make_table(base.dispatch_table)
 
         def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:
             super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
             self._here = here
+            self._namespaces: dict[int, dict[str, Any]] = {}
+            self._is_trial = False
 
         def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is functools._lru_cache_wrapper and not travels_by_name(obj):
-                return cached_anew, (obj.__wrapped__, obj.cache_parameters())
-            if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
-                # cloudpickle would send a copy of what is in it, and what a task reads would be read again by others.
-                raise pickle.PicklingError("an open file does not travel")
-            kind = type(obj).__name__
-            if kind in _GENERATORS and _is_shared_generator(obj):
-                module, name = _GENERATORS[kind]
-                return getattr, (sys.modules[module], name)
-            if kind in _ENDS and type(obj).__module__ == "multiprocessing.connection":
-                # What would travel is the number of a descriptor, which is another one there.
-                raise pickle.PicklingError("an end of a pipe does not travel")
-            if kind == "ndarray" and _is_readonly_array(obj):
-                order = "C" if obj.flags.c_contiguous else "F"
-                try:
-                    return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
-                except (ValueError, BufferError):
-                    pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
-            if type(obj) is types.MethodType and nesting.is_hidden(obj.__self__):
-                # dummymp.run and its like: each process has a hidden queue of its own.
-                return getattr, (sys.modules[__name__.partition(".")[0]], obj.__name__)
-            if isinstance(obj, (types.FunctionType, type)):
-                send_by_value_if_unknown(getattr(obj, "__module__", None) or "__main__")
-            elif isinstance(obj, types.ModuleType):
-                send_by_value_if_unknown(obj.__name__)
-            reduced = super().reducer_override(obj)
-            # Only classes that travel by value come as six parts: (make, args, state, None, None, set_state).
-            if reduced is NotImplemented or len(reduced) != 6 or not isinstance(obj, type):
-                return reduced
-            if type(obj).__module__ == "_ctypes":
+            kind = type(obj)
+            if kind is types.FunctionType:
+                if travels_by_name(obj):
+                    return NotImplemented
+                return reduce_function(obj, self._namespaces, self._travels)
+            if issubclass(kind, type):
+                return self._reduce_class(obj)
+            reduce = BY_KIND.get(kind)
+            if reduce is not None:
+                return reduce(obj, here=self._here)
+            if isinstance(obj, types.ModuleType):
+                return reduce_module(obj)
+            if kind.__module__ == "annotationlib" and kind.__name__ == "ForwardRef":
+                return reduce_forward_ref(obj, self._namespaces, self._travels)
+            return _reduce_by_kind_name(obj, kind.__name__)
+
+        def _reduce_class(self, cls: Any) -> Any:
+            if cls.__module__ == "builtins" and cls in _OF_TYPES:
+                return getattr, (types, _OF_TYPES[cls])
+            if travels_by_name(cls) or not cls.__flags__ & _IS_OF_PYTHON:
+                return NotImplemented
+            if name := other_name(cls):
+                return getattr, (sys.modules[cls.__module__], name)
+            if type(cls).__module__ == "_ctypes":
                 raise pickle.PicklingError("a class of ctypes that a worker cannot import does not travel")
-            token = _came.get(obj)
-            if token is not None and nesting.in_worker():
-                return _sent_class, (token,)  # It goes back to where it came from.
-            if token is None:
-                token = _token(obj)
-            else:
-                _sent[token] = obj  # It came from one worker and goes on to another.
-            if self._here:
-                return _sent_class, (token,)
-            if reduced[0] is cloudpickle.cloudpickle._make_skeleton_enum:
-                reduced = with_members(obj, reduced)
-            elif "__slots__" in obj.__dict__ and not issubclass(obj, tuple):
-                reduced = (reduced[0], with_slots(obj, reduced[1]), *reduced[2:])
-            return (_take_class, (token, reduced[0], reduced[1]), *reduced[2:])
+            return reduce_class(cls, here=self._here)
+
+        def _travels(self, value: Any) -> bool:
+            """Try whether a value can travel. In a trial there is no other one, or they would have no end."""
+            if self._is_trial:
+                return False
+            trial = Pickler(io.BytesIO(), self._here, None)
+            trial._is_trial = True
+            try:
+                trial.dump(value)
+            except Exception:
+                return False
+            return True
 
     _pickler = Pickler
     return Pickler
+
+
+# The types that stand in the module `types`, and have no name where they say that they are from.
+_OF_TYPES = {kind: name for name, kind in vars(types).items() if type(kind) is type}
+# Py_TPFLAGS_HEAPTYPE of CPython: a class that was made while Python ran. Others cannot be made anew.
+_IS_OF_PYTHON = 1 << 9
+
+
+def _reduce_by_kind_name(obj: Any, kind: str) -> Any:
+    """Reduce what is known by the name of its type alone, for the module of that need not be loaded."""
+    if kind in _GENERATORS and _is_shared_generator(obj):
+        module, name = _GENERATORS[kind]
+        return getattr, (sys.modules[module], name)
+    if kind in _ENDS and type(obj).__module__ == "multiprocessing.connection":
+        # What would travel is the number of a descriptor, which is another one there.
+        raise pickle.PicklingError("an end of a pipe does not travel")
+    if kind == "ndarray" and _is_readonly_array(obj):
+        order = "C" if obj.flags.c_contiguous else "F"
+        try:
+            return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
+        except (ValueError, BufferError):
+            pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
+    return NotImplemented

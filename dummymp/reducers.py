@@ -3,87 +3,35 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
-import enum
 import functools
+import gc
+import importlib
+import io
+import pickle
 import sys
+import types
 import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
-from .modules import module_travels_by_name
+from . import nesting
+from .codes import reduce_code
+from .functions import reduce_cell
+from .identity import once_around
+from .modules import module_travels_by_name, name_in_module, travels_by_name
+from .typeparams import reduce_alias, reduce_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["cached_anew", "make_table", "with_members", "with_slots"]
+__all__ = ["BY_KIND", "make_table", "reduce_module"]
 
 
 def make_table(table: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Give a dispatch table for a pickler: what is here first, then `table`."""
     return collections.ChainMap(dict(_REDUCERS), table)  # type: ignore[arg-type]
-
-
-def with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a class its `__slots__` when it is made, as cloudpickle does not: its objects would not fit into ours."""
-    constructor, name, bases, namespace, *others = args
-    slots = cls.__dict__["__slots__"]
-    slots = slots if isinstance(slots, str) else tuple(slots)
-    return constructor, name, bases, {**namespace, "__slots__": slots}, *others
-
-
-# What every enum member has, set where the enum is made.
-_OF_MEMBERS = frozenset({"_name_", "_sort_order_", "__objclass__"})
-# How to get at the plain value inside a member of such an enum, whatever methods of its own it has.
-_PLAIN: dict[type, Callable[[Any], Any]] = {
-    int: int.__int__,
-    float: float.__float__,
-    str: str.__str__,
-    bytes: lambda member: memoryview(member).tobytes(),
-}
-
-
-def with_members(cls: Any, reduced: Any) -> Any:
-    """Give an enum its other names for a member, and what `__new__` or `__init__` set in each; cloudpickle does not."""
-    bases, name, qualname, _, *others = reduced[1]
-    members = cls.__members__
-    plain = _PLAIN.get(cls._member_type_, _value_of)
-    values = {key: plain(member) for key, member in members.items()}
-    attributes, slots = reduced[2]
-    attributes = {key: value for key, value in attributes.items() if key not in members}
-    own = {
-        key: {attribute: value for attribute, value in member.__dict__.items() if attribute not in _OF_MEMBERS}
-        for key, member in members.items()
-    }
-    return reduced[0], (bases, name, qualname, values, *others), (attributes, slots, own), None, None, _set_enum
-
-
-def _value_of(member: Any) -> Any:
-    kind = type(member)._member_type_
-    if kind.__module__ in ("datetime", "decimal", "fractions"):
-        return kind.__reduce__(member)[1]  # Their constructors do not take what they have made.
-    value = member._value_
-    # A function is a method, unless it is said that it is a member (since Python 3.11).
-    return enum.member(value) if hasattr(type(value), "__get__") and hasattr(enum, "member") else value
-
-
-def _set_enum(cls: Any, state: tuple[Any, Any, dict[str, dict[str, Any]]]) -> None:
-    """Give an enum, in a worker, what stands in it and in its members."""
-    import cloudpickle
-
-    attributes, slots, own = state
-    cloudpickle.cloudpickle._class_setstate(cls, (attributes, slots))
-    for name, member in cls.__members__.items():
-        member.__dict__.update(own[name])
-        try:
-            cls._value2member_map_[member._value_] = member
-        except TypeError:
-            pass  # Its value is a list, or the like: such members are found by comparing.
-
-
-def cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Make a function with @functools.cache, which cloudpickle does not know, in a worker; its cache is empty."""
-    return functools.lru_cache(**parameters)(func)
 
 
 def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
@@ -101,46 +49,106 @@ def _reduce_of_sys(value: Any) -> tuple[Any, ...]:
     return getattr, (sys, type(value).__name__)
 
 
-def _reduce_new_type(value: Any) -> Any:
-    return _by_name(value) or (typing.NewType, (value.__name__, value.__supertype__))
-
-
-def _reduce_parameter(value: Any) -> Any:
-    return _by_name(value) or (type(value), (value.__name__,))
-
-
-def _reduce_alias(value: Any) -> Any:
-    return _by_name(value) or (_make_alias, (value.__name__, value.__value__, value.__type_params__))
-
-
-def _make_alias(name: str, value: Any, parameters: Any) -> Any:
-    home: Any = typing  # Which has it since Python 3.12.
-    return home.TypeAliasType(name, value, type_params=parameters)
-
-
-def _by_name(value: Any) -> str:
-    """Give the name of what a worker can import, for which that is enough; "" for what it cannot."""
-    name: str = value.__name__
-    module = getattr(value, "__module__", None) or "__main__"
-    found = getattr(sys.modules.get(module), name, None)
-    return name if found is value and module_travels_by_name(module) else ""
-
-
-# What `typing` makes knows only its name. The type checker's business mostly, but it stands in annotations.
-_OF_TYPING: dict[str, Callable[[Any], Any]] = {
-    "NewType": _reduce_new_type,
-    "ParamSpec": _reduce_parameter,
-    "TypeVarTuple": _reduce_parameter,
-    "TypeAliasType": _reduce_alias,
-}
 _REDUCERS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    types.CellType: reduce_cell,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak,  # In every functools.singledispatch there is one.
     weakref.WeakValueDictionary: _reduce_weak,
     **{type(getattr(sys, name)): _reduce_of_sys for name in ("version_info", "flags", "float_info", "int_info")},
+}
+
+# --- for `reducer_override` of a pickler: these may also say NotImplemented, and leave it to the table -------------
+
+
+def reduce_module(module: types.ModuleType) -> tuple[Any, ...]:
+    """Reduce a module: by its name if a worker can import it, otherwise with all that is in it."""
+    if module.__name__ in sys.modules and module_travels_by_name(module.__name__):
+        return importlib.import_module, (module.__name__,)
+    state = {name: value for name, value in module.__dict__.items() if name != "__builtins__"}
+    return types.ModuleType, (module.__name__,), state, None, None, _set_module
+
+
+def _set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
+    module.__dict__.update(state, __builtins__=builtins.__dict__)
+
+
+def _reduce_cache(func: Any, *, here: bool) -> Any:
+    return NotImplemented if travels_by_name(func) else (_cached_anew, (func.__wrapped__, func.cache_parameters()))
+
+
+def _cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Make a function with @functools.cache in a worker; its cache is empty."""
+    return functools.lru_cache(**parameters)(func)
+
+
+def _reduce_file(file: Any, *, here: bool) -> Any:
+    if file is sys.stdout or file is sys.stderr:
+        return NotImplemented
+    # cloudpickle would send a copy of what is in it, and what a task reads would be read again by others.
+    raise pickle.PicklingError("an open file does not travel")
+
+
+def _reduce_method(method: types.MethodType, *, here: bool) -> Any:
+    if not nesting.is_hidden(method.__self__):
+        return NotImplemented
+    # dummymp.run and its like: each process has a hidden queue of its own.
+    return getattr, (sys.modules[__name__.partition(".")[0]], method.__name__)
+
+
+def _or_by_name(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    def by_name(value: Any, *, here: bool) -> Any:
+        return name_in_module(value) or reduce(value, here=here)
+
+    return by_name
+
+
+def _reduce_new_type(value: Any, *, here: bool) -> Any:
+    return typing.NewType, (value.__name__, value.__supertype__)
+
+
+def _reduce_sentinel(value: Any, *, here: bool) -> Any:
+    return once_around(value, _make_sentinel, (value.__name__, repr(value), value.__module__), here=here)
+
+
+def _make_sentinel(name: str, text: str, module: str) -> Any:
+    made: Any = builtins.sentinel(name, repr=text)  # type: ignore[attr-defined]
+    made.__module__ = module
+    return made
+
+
+def _reduce_lazy_import(value: Any, *, here: bool) -> Any:
+    # Its text names the whole of what it stands for. Only `from ... import ...` refers to another one, of the module.
+    name = repr(value).split("'")[1]
+    module, _, attribute = name.rpartition(".")
+    if any(type(each) is type(value) for each in gc.get_referents(value)):
+        return _lazy_import, (f"lazy from {module} import {attribute}", attribute)
+    return _lazy_import, (f"lazy import {name}", name.partition(".")[0])
+
+
+def _lazy_import(statement: str, name: str) -> Any:
+    namespace: dict[str, Any] = {"__builtins__": builtins}
+    exec(compile(statement, f"<{statement}>", "exec"), namespace)  # That is what a traceback says if it is missing.
+    return namespace[name]
+
+
+# By the type of the thing. Those that the running Python has no type for are left out.
+BY_KIND: dict[Any, Callable[..., Any]] = {
+    types.CodeType: reduce_code,
+    types.MethodType: _reduce_method,
+    functools._lru_cache_wrapper: _reduce_cache,
+    io.TextIOWrapper: _reduce_file,
     **{
-        getattr(typing, name): reduce
-        for name, reduce in _OF_TYPING.items()
-        if isinstance(getattr(typing, name, None), type)  # In Python 3.9 some are not there, or functions.
+        getattr(home, name): _or_by_name(reduce)
+        for home, name, reduce in (
+            (typing, "NewType", _reduce_new_type),
+            (typing, "TypeVar", reduce_parameter),
+            (typing, "ParamSpec", reduce_parameter),
+            (typing, "TypeVarTuple", reduce_parameter),
+            (typing, "TypeAliasType", reduce_alias),
+            (builtins, "sentinel", _reduce_sentinel),
+        )
+        if isinstance(getattr(home, name, None), type)  # In Python 3.9 some are not there, or functions.
     },
 }
+if hasattr(types, "LazyImportType"):
+    BY_KIND[types.LazyImportType] = _reduce_lazy_import

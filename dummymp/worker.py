@@ -11,6 +11,7 @@ import builtins
 import faulthandler
 import functools
 import logging
+import marshal
 import math
 import os
 import signal
@@ -29,10 +30,12 @@ from .errors import NotPicklable
 from .explain import explain_result, function_name
 from .failures import pack_failure, story
 from .forward import Forwarder, LineWriter
+from .identity import hide_in_main, show_in_main
 from .page import Page
-from .pickling import dump_atom, dump_plain, dump_small, dumps, hide_in_main, load_arguments, loads, show_in_main
+from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, loads
 from .questions import refuse_questions
 from .seeds import reseed
+from .sources import forget_bootstrap, keep_source
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
     ATOM_RESULT,
@@ -50,6 +53,7 @@ from .transport import (
     RESULT_WITH_BUFFERS,
     RETURNED,
     SETTINGS,
+    SOURCE,
     STDERR,
     STDOUT,
     STOP,
@@ -215,6 +219,8 @@ class Worker:
         elif kind == SURROUNDINGS:
             # Only the newest is kept: calls that were queued together share theirs.
             self._surroundings = {U64.unpack_from(message)[0]: loads(memoryview(message)[U64.size :])}
+        elif kind == SOURCE:
+            keep_source(*marshal.loads(message))
         elif kind == SETTINGS:
             path, self._argv, filters, self._levels, self._disabled, to_logging = loads(message)
             apply_settings(path, self._argv, filters, self._levels, self._disabled, to_logging)
@@ -509,6 +515,7 @@ def _serve(worker: Worker) -> None:
     sys.stdout, sys.stderr = worker.stdout, worker.stderr
     logging.root.handlers[:] = [worker.forwarder]
     refuse_questions()
+    forget_bootstrap()
     moves.watch()
     nesting.enter_worker(worker.note)
     if hasattr(os, "register_at_fork"):

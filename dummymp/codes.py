@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Code objects: what they read from outside, and how they travel.
+
+They travel as `marshal` writes them, the form of the interpreter itself, so all that tracebacks, warnings, log records
+and profilers say of a task is what they would say of it in the script: the file, the lines, and the columns.
+"""
+
+from __future__ import annotations
+
+import dis
+import marshal
+import types
+import weakref
+from typing import Any
+
+from .sources import shown_name
+
+__all__ = ["global_names", "reduce_code"]
+
+# What loads or binds a global variable. Two are of class bodies, which look into their own names first, and of
+# annotations in classes (since Python 3.12).
+_GLOBAL = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+# What writes a global variable, or an attribute, which may be one of a captured function.
+_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR"})
+_WRITERS = frozenset({"setattr", "delattr", "globals", "vars", "exec", "eval"})
+_names_of_code: weakref.WeakKeyDictionary[types.CodeType, tuple[dict[str, None], bool]] = weakref.WeakKeyDictionary()
+
+
+def global_names(code: types.CodeType) -> tuple[dict[str, None], bool]:
+    """Find the global names in a piece of code and in what is nested in it, and whether it may change their values.
+
+    The names are the keys of a dict, in the order in which they appear.
+    """
+    known = _names_of_code.get(code)
+    if known is None:
+        names: dict[str, None] = {}
+        writes = False
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in _GLOBAL:
+                names[instruction.argval] = None
+            writes = writes or instruction.opname in _WRITES
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                inner, inner_writes = global_names(constant)
+                names.update(inner)
+                writes = writes or inner_writes
+        known = _names_of_code[code] = names, writes or not _WRITERS.isdisjoint(names)
+    return known
+
+
+def reduce_code(code: types.CodeType, *, here: bool) -> tuple[Any, ...]:
+    """Reduce a code object, as `object.__reduce__` does. `here`: it will be loaded in this very process."""
+    name = code.co_filename if here else shown_name(code)
+    if name != code.co_filename:
+        code = _renamed(code, name)
+    try:
+        return marshal.loads, (marshal.dumps(code),)
+    except ValueError:
+        # A library has put something into its constants that no compiler puts there.
+        return _with_constants, (marshal.dumps(code.replace(co_consts=())), code.co_consts)
+
+
+def _with_constants(data: bytes, constants: tuple[Any, ...]) -> types.CodeType:
+    code: types.CodeType = marshal.loads(data)
+    return code.replace(co_consts=constants)
+
+
+def _renamed(code: types.CodeType, name: str) -> types.CodeType:
+    """Give a piece of code, and what is nested in it, another file name."""
+    constants = tuple(_renamed(each, name) if isinstance(each, types.CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)

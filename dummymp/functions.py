@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Functions by value: those that a worker cannot import.
+
+With a function travel its code, the global variables that the code names, and its closure. Its annotations travel as
+they are: where Python has not evaluated them yet (PEP 649, since 3.14), nobody here does.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Callable
+
+from .annotations import annotations_of, is_annotation, set_evaluated, with_names_of_class, without_burdens
+from .codes import global_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["reduce_cell", "reduce_function"]
+
+# What a function needs of its module to import by relative names, and to know where it is.
+_OF_MODULE = ("__package__", "__name__", "__path__", "__file__")
+
+
+def reduce_function(
+    func: types.FunctionType, namespaces: dict[int, dict[str, Any]], travels: Callable[[Any], bool]
+) -> tuple[Any, ...]:
+    """Reduce a function to its parts, as `object.__reduce__` does.
+
+    Args:
+        func: The function.
+        namespaces: The global variables of the functions of one pickle, by the id of their dict: functions that share
+            them here share them there.
+        travels: Tells whether a value can travel. Only annotations ask: what they name and cannot travel stays behind.
+    """
+    code, variables, closure = func.__code__, func.__globals__, func.__closure__
+    names = global_names(code)[0]
+    captured = {name: variables[name] for name in names if name in variables}
+    if is_annotation(code):
+        captured = without_burdens(captured, travels)
+        closure = with_names_of_class(code, closure, travels)
+    namespace = namespaces.setdefault(id(variables), {})
+    if not namespace:
+        namespace.update((name, variables[name]) for name in _OF_MODULE if name in variables)
+    attributes: dict[str, Any] = {
+        "__qualname__": func.__qualname__,
+        "__module__": func.__module__,
+        "__doc__": func.__doc__,
+        "__defaults__": func.__defaults__,
+        "__kwdefaults__": func.__kwdefaults__,
+        **annotations_of(func),
+    }
+    parameters = getattr(func, "__type_params__", ())  # Since Python 3.12.
+    if parameters:
+        attributes["__type_params__"] = parameters
+    submodules = _submodules(code, [*captured.values(), *_contents(closure)])
+    state = attributes, dict(func.__dict__), captured, submodules
+    return _make_function, (code, namespace, func.__name__, closure), state, None, None, _set_function
+
+
+def _make_function(
+    code: types.CodeType, namespace: dict[str, Any], name: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    namespace["__builtins__"] = builtins.__dict__
+    return types.FunctionType(code, namespace, name, None, closure)
+
+
+def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
+    attributes, own, captured, _ = state  # The submodules were imported by being read.
+    func.__globals__.update(captured)
+    func.__dict__.update(own)
+    evaluated = attributes.pop("evaluated", None)
+    for name, value in attributes.items():
+        setattr(func, name, value)
+    if evaluated is not None:
+        set_evaluated(func, evaluated)
+
+
+# --- closures and modules ----------------------------------------------------------------------------------------
+
+
+def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
+    """Reduce a cell of a closure. It is made before what is in it, which may be the function that it belongs to."""
+    try:
+        return types.CellType, (), (cell.cell_contents,), None, None, _set_cell
+    except ValueError:
+        return types.CellType, ()  # Nothing is in it yet.
+
+
+def _set_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    (cell.cell_contents,) = state
+
+
+def _contents(closure: tuple[types.CellType, ...] | None) -> list[Any]:
+    found = []
+    for cell in closure or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:
+            continue
+    return found
+
+
+def _submodules(code: types.CodeType, values: Iterable[Any]) -> list[types.ModuleType]:
+    """Find the modules that a function reaches through a package, ``xml.dom.minidom``: they are to be imported, too."""
+    names: set[str] | None = None
+    found = []
+    for value in values:
+        if isinstance(value, types.ModuleType) and value.__dict__.get("__path__") is not None:
+            names = _attribute_names(code) if names is None else names
+            start = value.__name__ + "."
+            for name, module in list(sys.modules.items()):
+                if name.startswith(start) and names.issuperset(name[len(start) :].split(".")):
+                    found.append(module)
+    return found
+
+
+def _attribute_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _attribute_names(constant)
+    return names
