@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import functools
 import reprlib
+import sys
 import types
 
 from .errors import NotPicklable
 from .hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import inspect
     from typing import Any, Callable
 
-__all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "function_name", "headline", "type_name"]
+__all__ = [
+    "call_text",
+    "explain_call",
+    "explain_result",
+    "explain_weight",
+    "function_name",
+    "headline",
+    "signature_of",
+    "type_name",
+]
 
 # How far to look into containers and objects for the part that cannot travel, and at how many parts.
 _DEPTH = 6
@@ -259,12 +270,26 @@ def _captured(func: Any, code: types.CodeType) -> list[tuple[str, str, Any]]:
     return found + [("default value of", name, value) for name, value in defaults]
 
 
-def _parameter_names(func: Any, count: int) -> list[str]:
+def signature_of(func: Any, *, follow_wrapped: bool = True) -> inspect.Signature:
+    """Give the signature of a function of the user, without evaluating its annotations (PEP 649).
+
+    Raises:
+        TypeError: It has none.
+        ValueError: The same.
+    """
     import inspect
 
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(func, follow_wrapped=follow_wrapped, annotation_format=Format.STRING)
+    return inspect.signature(func, follow_wrapped=follow_wrapped)
+
+
+def _parameter_names(func: Any, count: int) -> list[str]:
     names: list[str] = []
     try:
-        for parameter in inspect.signature(func).parameters.values():
+        for parameter in signature_of(func).parameters.values():
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                 names.append(f"'{parameter.name}'")
     except (TypeError, ValueError):

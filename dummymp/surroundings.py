@@ -157,7 +157,7 @@ class _Moves:
             self._variables = os.environ._data = _Variables(os.environ._data)
             if hasattr(os, "environb"):
                 os.environb._data = self._variables  # type: ignore[attr-defined]
-            for name in ("chdir", "fchdir"):
+            for name in ("chdir", "fchdir", "reload_environ"):
                 if hasattr(os, name):
                     self._watch(name, getattr(os, name))
             self.watched = True

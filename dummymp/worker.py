@@ -508,7 +508,8 @@ def _serve(worker: Worker) -> None:
         if number is not None:
             # Ctrl-C is the parent's business; SIGTERM must end even a task in C code, so Python does not handle it.
             signal.signal(number, signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
-    faulthandler.enable(file=STDERR)
+    # What C code was doing says nothing to the user (shown since Python 3.14).
+    faulthandler.enable(file=STDERR, **({"c_stack": False} if sys.version_info >= (3, 14) else {}))
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main_module

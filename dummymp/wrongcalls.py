@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import types
 
-from .explain import call_text, function_name
+from .explain import call_text, function_name, signature_of
 from .hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,10 +60,8 @@ def _check_settings(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], se
     taken = [name for name in kwargs if name in settings]
     if not taken or type(func) is not types.BuiltinFunctionType:
         return
-    import inspect
-
     try:
-        parameters = inspect.signature(func).parameters
+        parameters = signature_of(func).parameters
     except (TypeError, ValueError):
         return  # It does not tell.
     if taken[0] not in parameters and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):
@@ -253,11 +251,9 @@ def _check_kind(func: Any, call: _Call, by: str) -> None:
 
 def _signature(func: Any, call: _Call) -> str:
     """Give a function with its parameters as its author would call it: ``fit(data, depth=3)``."""
-    import inspect
-
     name = function_name(func)
     try:
-        signature = inspect.signature(call.func, follow_wrapped=False)
+        signature = signature_of(call.func, follow_wrapped=False)
         parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
         text = str(signature.replace(parameters=parameters[call.bound :], return_annotation=signature.empty))
     except (TypeError, ValueError):

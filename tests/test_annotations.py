@@ -100,6 +100,23 @@ def test_nobody_evaluates_them_and_they_are_the_same(script: Script, start_metho
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_mistakes_are_told_all_the_same(script: Script) -> None:
+    """A call that does not fit, and an argument that cannot be sent, are told of functions with such annotations."""
+    source = """
+    for call in [lambda: dummymp.run(function), lambda: dummymp.run(function, 1, 2),
+                 lambda: dummymp.run(function, lock), lambda: dummymp.configure(on_end=function)]:
+        try:
+            call()
+        except (TypeError, dummymp.NotPicklable) as error:
+            print(type(error).__name__, error)
+    """
+    done = script(THINGS + source.replace("\n    ", "\n"))
+    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stdout.splitlines()
+    assert ["function(x)" in line for line in told] == [True, True, False, True]
+    assert "NotPicklable" in told[2] and "argument 'x' is a _thread.lock" in told[2]
+
+
 def test_what_was_evaluated_stays_so(script: Script) -> None:
     """Annotations that the script has evaluated, and changed, are in a task as the script left them."""
     source = """

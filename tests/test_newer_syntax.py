@@ -261,3 +261,20 @@ def test_lazy_imports(script: Script, start_method: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['[1]', 'a', 'Headers', '1/2', ([1], '3'), 1, 2]\n"
     assert 'File "<lazy from missing.two import thing>", line 1' in done.stderr
+
+
+@since(3, 14)
+def test_an_environment_that_a_task_has_loaded_anew(script: Script) -> None:
+    """`os.reload_environ()` in one item of a map is not seen by the next."""
+    source = """
+    import os, dummymp
+    os.environ["KEPT"] = "here"
+    def item(n):
+        if n % 2:
+            os.putenv("KEPT", "changed")
+            os.reload_environ()
+        return os.environ.get("KEPT")
+    with dummymp.configure(max_processes=1, priority="nuclear"):
+        print(list(dummymp.map(item, range(1000))) == ["here", "changed"] * 500)
+    """
+    assert well(script, source) == "True\n"
