@@ -43,7 +43,7 @@ def annotations_of(func: types.FunctionType) -> dict[str, Any]:
 
 def _evaluated(func: types.FunctionType) -> dict[str, Any] | None:
     """Give the annotations of a function if they are evaluated; to ask the function itself would evaluate them."""
-    others = (func.__globals__, func.__dict__, func.__kwdefaults__, func.__builtins__)  # type: ignore[attr-defined]
+    others = (func.__globals__, func.__dict__, func.__kwdefaults__, getattr(func, "__builtins__", None))
     for each in gc.get_referents(func):
         if type(each) is dict and not any(each is other for other in others):
             return each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -37,7 +38,22 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
-@pytest.fixture(params=["forkserver", "spawn"])
+START_METHODS = ["forkserver", "spawn"]
+
+
+def pytest_report_header() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = [f"Python {platform.python_version()}"]
+    for name in ("cloudpickle", "psutil", "numpy", "tqdm", "hypothesis", "pytest"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"dummymp: {', '.join(found)}; start methods {' and '.join(START_METHODS)}"
+
+
+@pytest.fixture(params=START_METHODS)
 def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the test with each start method, in this process and in the scripts that it starts."""
     monkeypatch.setenv("DUMMYMP_START_METHOD", request.param)
