@@ -789,6 +789,31 @@ def test_python_without_ctypes(script: Script, tmp_path: Path) -> None:
         psutil.Process(int(done.stdout.splitlines()[0])).wait(TIMEOUT)
 
 
+def test_warnings_as_errors_where_a_sitecustomize_has_a_thread(script: Script, tmp_path: Path) -> None:
+    """One server starts all workers: the warning of os.fork() about the thread, an error then, would end it (3.15)."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    source = START + textwrap.dedent(
+        """
+        import os, warnings
+        dummymp.configure(tasks_per_worker=1)
+        def work():
+            try:
+                warnings.warn("careful")
+            except UserWarning:
+                return os.getppid()
+        servers = set(dummymp.map(lambda n: work(), range(4)))
+        print(len(servers), None in servers, servers == set(dummymp.map(lambda n: work(), [1])))
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    done = script(source, "-W", "error", env=env)
+    assert (done.stdout, done.stderr) == ("1 False True\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")
 def test_fork_while_the_server_is_on_its_way(script: Script) -> None:
     """A copy of the program leaves the server that was just started to the program, and starts one of its own."""
