@@ -201,9 +201,14 @@ def headline(error: BaseException) -> str:
     """Give the line that ends a traceback, ``ValueError: bad``, without the notes that may follow it."""
     import traceback
 
-    summary = traceback.TracebackException(type(error), error, None)
-    summary.__dict__["__notes__"] = None
-    return list(summary.format_exception_only())[-1].strip()
+    try:
+        summary = traceback.TracebackException(type(error), error, None)
+        summary.__dict__["__notes__"] = None
+        return list(summary.format_exception_only())[-1].strip()
+    except Exception:
+        from .failures import plain_headline
+
+        return plain_headline(error)
 
 
 def function_name(func: Any) -> str:

@@ -12,12 +12,15 @@ from .pickling import dumps, loads
 if TYPE_CHECKING:
     import types
 
-__all__ = ["pack_failure", "story"]
+__all__ = ["pack_failure", "plain_headline", "story", "traceback_text"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
 # Our own modules between the loop of a worker and the function of the user.
 _OURS = (f"{__package__}.worker", f"{__package__}.chunks")
+# Between an exception and the next, in Python's words.
+_CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+_CONTEXT = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
@@ -37,7 +40,48 @@ def story(error: BaseException) -> str:
         trace = trace.tb_next  # Our own frames say nothing to the user.
     # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
     limit = -DEEP if _is_deep(trace) else None
-    return "".join(traceback.format_exception(type(error), error, trace, limit=limit)).rstrip()
+    return traceback_text(error, trace, limit)
+
+
+def traceback_text(error: BaseException, trace: types.TracebackType | None, limit: int | None = None) -> str:
+    """Format an exception as Python would, with `trace` as its traceback; where Python fails, without its hints."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace, limit=limit)).rstrip()
+    except Exception:
+        return _plain_text(error, trace, limit)
+
+
+def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: int | None) -> str:
+    """Format an exception, and those that led to it: see `plain_headline`."""
+    text = joint = ""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        calls = "".join(traceback.format_tb(trace, limit))
+        start = "Traceback (most recent call last):\n" if calls else ""
+        text = f"{start}{calls}{plain_headline(one)}{joint}{text}"
+        if one.__cause__ is not None:
+            one, joint = one.__cause__, _CAUSE
+        else:
+            one, joint = None if one.__suppress_context__ else one.__context__, _CONTEXT
+        trace = None if one is None else one.__traceback__
+    return text
+
+
+def plain_headline(error: BaseException) -> str:
+    """Do as `headline` without the help of `traceback`, which may fail itself.
+
+    That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports
+    packages, and lists the folders of sys.path.
+    """
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:
+        text = "<exception str() failed>"
+    return f"{name}: {text}" if text else name
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:

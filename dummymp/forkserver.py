@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 import time
+import warnings
 from typing import Any
 
 from . import processes
@@ -54,6 +55,9 @@ _FIRST_FD = 10
 
 def main(fd: int, parent: int) -> None:
     """Serve the process `parent` over the socket `fd` until it is gone."""
+    # With -W error, one would end us in the middle of things: since Python 3.15 that of os.fork(), where a
+    # sitecustomize has started a thread. Workers get the filters of the parent before anything is run there.
+    warnings.simplefilter("ignore")
     _close_inherited(fd)
     # A worker in a fresh interpreter must not hold our end open: the parent would never see that we are gone.
     os.set_inheritable(fd, False)

@@ -217,13 +217,12 @@ class _Surroundings:
 def _story(task: Task[Any], error: BaseException) -> str:
     if isinstance(error, NotPicklable):
         return str(error)
-    import traceback
+    from .failures import traceback_text
 
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
-    return f"{task.describe()}, failed: {headline(error)}\n{''.join(lines).rstrip()}"
+    return f"{task.describe()}, failed: {headline(error)}\n{traceback_text(error, trace)}"
 
 
 def _call(after: _After | None) -> None:

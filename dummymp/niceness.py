@@ -94,8 +94,8 @@ def regroup(nice: int, pid: int | None = None) -> bool:
         the administrator.
     """
     try:
-        with open(f"/proc/{pid or 'self'}/autogroup", "w") as file:
-            file.write(str(min(NICEST, nice)))
+        with open(f"/proc/{pid or 'self'}/autogroup", "wb") as file:
+            file.write(b"%d" % min(NICEST, nice))
     except BlockingIOError:
         return False
     except OSError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .bars import Standing, redraw
 from .errors import MissingExtra
+from .explain import headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def show_progress(
         waiting_for: Says why tasks wait, or gives None. Shown behind the bar while nothing runs.
 
     Raises:
-        MissingExtra: tqdm is not installed.
+        MissingExtra: tqdm is not installed, or broken.
     """
     tqdm = find_tqdm()
     before, _, total = counts()
@@ -78,9 +79,27 @@ def find_tqdm() -> Any:
     """Give tqdm. Raises as `show_progress`."""
     try:
         from tqdm.auto import tqdm
-    except ImportError as error:
-        raise MissingExtra("progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'") from error
+    except Exception as error:
+        file = _file_of_tqdm()
+        if file is None:
+            text = "progress=True needs tqdm. Install it with: pip install 'dummymp[progress]'"
+        else:
+            text = (
+                f"progress=True needs tqdm, and {file} does not work ({headline(error)}). If this file is yours, "
+                "rename it. Otherwise install tqdm anew: pip install --force-reinstall tqdm"
+            )
+        raise MissingExtra(text) from error
     return tqdm
+
+
+def _file_of_tqdm() -> str | None:
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec("tqdm")
+    except ValueError:
+        return None  # What stands in sys.modules was put there by hand.
+    return spec.origin if spec is not None else None
 
 
 @contextlib.contextmanager

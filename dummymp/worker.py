@@ -513,7 +513,10 @@ def _serve(worker: Worker) -> None:
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main_module
-    sys.stdout, sys.stderr = worker.stdout, worker.stderr
+    _own = sys.__stdout__, sys.__stderr__  # Kept, for what a sitecustomize printed there is not for the script.
+    # As in a script they are the same, for who goes back to them. Python's own would lose what it holds when we end.
+    sys.stdout = sys.__stdout__ = worker.stdout  # type: ignore[misc, assignment]
+    sys.stderr = sys.__stderr__ = worker.stderr  # type: ignore[misc, assignment]
     logging.root.handlers[:] = [worker.forwarder]
     refuse_questions()
     forget_bootstrap()

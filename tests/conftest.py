@@ -147,4 +147,15 @@ def _descriptors() -> int:
         lasting = 0
     else:
         lasting = 5 if manager._manager._pool._launcher.pids else 3
-    return len(os.listdir("/proc/self/fd")) - lasting
+    # The lock of tqdm's bars is one of multiprocessing, which watches over it from Python 3.14 on.
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    lasting += getattr(tracker, "_fd", None) is not None
+    return sum(map(_is_of_somebody, os.listdir("/proc/self/fd"))) - lasting
+
+
+def _is_of_somebody(fd: str) -> bool:
+    """Tell whether a descriptor is open, and not kept by a C library: libffi (3.5), behind ctypes, holds itself."""
+    try:
+        return ".so" not in os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+    except FileNotFoundError:
+        return False  # That of the listing.

@@ -367,6 +367,32 @@ def test_progress_without_tqdm(script: Script) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "source", "why"),
+    [
+        ("tqdm.py", "", "ModuleNotFoundError: No module named 'tqdm.auto'; 'tqdm' is not a package"),
+        (os.path.join("tqdm", "__init__.py"), "1 / 0", "ZeroDivisionError: division by zero"),
+        (os.path.join("tqdm", "__init__.py"), "import not_there", "ModuleNotFoundError: No module named 'not_there'"),
+    ],
+)
+def test_progress_with_a_tqdm_that_is_broken(script: Script, tmp_path: Path, file: str, source: str, why: str) -> None:
+    """The message says which file it is, and why it does not do: it may be one of the user's own."""
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(source, encoding="utf-8")
+    done = script("""
+        import dummymp
+        dummymp.run(abs, -1)
+        for work in dummymp.process_until_done, lambda progress: dummymp.map(abs, [1], progress=progress):
+            try:
+                work(progress=True)
+            except dummymp.MissingExtra as error:
+                print(error)
+        print(dummymp.results())
+    """)
+    said = f"progress=True needs tqdm, and {tmp_path / file} does not work ({why}). If this file is yours, rename it. "
+    assert done.stdout == 2 * f"{said}Otherwise install tqdm anew: pip install --force-reinstall tqdm\n" + "[1]\n"
+
+
 # --- on_error ----------------------------------------------------------------------------------------------------
 
 

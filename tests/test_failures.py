@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import re
 import sys
 import threading
 import urllib.error
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import dummymp
+from dummymp.explain import headline
 from dummymp.failures import pack_failure
 from dummymp.pickling import loads
 
@@ -35,10 +38,52 @@ def test_an_oserror_with_a_constructor_of_its_own() -> None:
 
 def test_a_failed_download() -> None:
     """HTTPError holds an open connection, which stays behind; the rest of it travels."""
-    with open(os.devnull, "rb") as connection:
-        error = urllib.error.HTTPError("http://localhost", 404, "Not Found", {"a": "b"}, connection)  # type: ignore[arg-type]
+    connection = open(os.devnull, "rb")
+    with urllib.error.HTTPError("http://localhost", 404, "Not Found", {"a": "b"}, connection) as error:  # type: ignore[arg-type]
         back = arrives(error)
     assert (type(back), back.code, str(back)) == (urllib.error.HTTPError, 404, "HTTP Error 404: Not Found")
+
+
+class _Secretive(ImportError):
+    @property
+    def name_from(self) -> str:  # type: ignore[override]
+        raise RuntimeError("traceback asks for it")
+
+
+def test_an_exception_that_python_cannot_format() -> None:
+    """It is told in plain words, with what led to it; Python's own hints are no reason to fail for another reason."""
+    try:
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise _Secretive("second")  # noqa: B904
+        except ImportError as error:
+            raise ValueError("third") from error
+    except ValueError as error:
+        caught = error
+    _, line, text, _ = loads(pack_failure(caught))
+    assert line == headline(caught) == "ValueError: third"
+    first, during, second, cause, third = re.split("\n\n(The above.*|During.*)\n\n", text)
+    for part, last in (first, "KeyError: 'first'"), (second, f"{__name__}._Secretive: second"), (third, line):
+        head, file, *_, end = part.splitlines()
+        assert (head, end) == ("Traceback (most recent call last):", last)
+        assert __file__ in file
+    assert (during[:6], cause[:9]) == ("During", "The above")
+
+
+def test_modules_that_are_not_found() -> None:
+    """Python 3.15 looks around for them while it formats the traceback, and may fail: the task has failed, no more."""
+
+    def fail(name: Any) -> None:
+        raise ModuleNotFoundError("gone", name=name)
+
+    for name in ("nowhere.to.be.found", 3, []):
+        dummymp.run(fail, name)
+    dummymp.process_until_done()
+    for error in dummymp.get_errors().values():
+        assert (type(error), str(error)) == (ModuleNotFoundError, "gone")
+        assert str(error.__cause__).endswith("\nModuleNotFoundError: gone")
 
 
 def test_an_attribute_that_cannot_travel() -> None:

@@ -910,6 +910,7 @@ def test_progress(script: Script) -> None:
 
 def test_progress_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tqdm, progress=True says at the call what to install."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(dummymp.MissingExtra, match=r"pip install 'dummymp\[progress\]'"):
         dummymp.map(abs, [1], progress=True)

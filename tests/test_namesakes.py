@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def said(file: Path) -> str:
 def test_a_script_named_like_a_module(script: Script, tmp_path: Path, name: str, source: str) -> None:
     """It was an AttributeError or ImportError of dummymp's, "most likely due to a circular import"."""
     done = script(source, name=name)
+    if name.partition(".")[0] in sys.builtin_module_names:  # As math is in Debian's Python, which finds its own first.
+        assert (done.stdout, done.stderr) == ("[9]\n", "")
+        return
     assert done.returncode == 1
     assert last_line(done) == said(tmp_path / name)
 

@@ -221,6 +221,46 @@ def test_writing_in_every_way(script: Script) -> None:
     assert sorted(done.stderr.splitlines()) == ["descriptor 2", "print to stderr", "system error"]
 
 
+def test_the_streams_that_python_made(script: Script, start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to sys.__stdout__ and sys.__stderr__ appears: it was lost, unless PYTHONUNBUFFERED was set."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    done = script(
+        START
+        + textwrap.dedent(
+            """
+            dummymp.configure(max_processes=1)
+            def write():
+                print("a line", file=sys.__stdout__)
+                print("an error", file=sys.__stderr__)
+                sys.__stdout__.buffer.write("bytes: ä\\n".encode())
+            def go_back():
+                sys.stdout = open(os.devnull, "w")
+                print("to nobody")
+                sys.stdout.close()
+                sys.stdout = sys.__stdout__
+                print("back")
+            def no_line_end():
+                print("no line end", end="", file=sys.__stdout__)
+            def end_here():
+                print("the last words", file=sys.__stdout__)
+                os._exit(3)
+            def at_exit():
+                import atexit
+                atexit.register(print, "at exit", file=sys.__stdout__)
+            for task in (write, go_back, no_line_end, end_here, at_exit):
+                dummymp.run(task)
+            dummymp.process_until_done()
+            print(list(dummymp.get_errors()))
+            dummymp.reset()
+            """
+        )
+    )
+    assert done.stdout.splitlines() == [
+        *("a line", "bytes: ä", "back", "no line end", "the last words", "[3]", "at exit")
+    ], done.stderr
+    assert done.stderr.startswith("an error\n")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_task_that_forks(script: Script) -> None:
     """A process that a task forked may print, log, and end in any way; the task itself goes on, and ends once."""

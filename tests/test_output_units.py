@@ -367,7 +367,7 @@ def test_exception_with_traceback(kept: list[logging.LogRecord]) -> None:
 
     text = logging.Formatter("%(message)s").format(passed_on(log, kept))
     assert text.startswith("it failed\nTraceback")
-    assert text.endswith("ZeroDivisionError: integer division or modulo by zero")
+    assert text.splitlines()[-1].startswith("ZeroDivisionError: ")
     assert text.count("Traceback") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -787,6 +788,57 @@ def test_python_without_ctypes(script: Script, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1:] == ["[1]"], done.stderr
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(done.stdout.splitlines()[0])).wait(TIMEOUT)
+
+
+def test_warnings_as_errors_where_a_sitecustomize_has_a_thread(script: Script, tmp_path: Path) -> None:
+    """One server starts all workers: the warning of os.fork() about the thread, an error then, would end it (3.15)."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    source = START + textwrap.dedent(
+        """
+        import os, warnings
+        dummymp.configure(tasks_per_worker=1)
+        def work():
+            try:
+                warnings.warn("careful")
+            except UserWarning:
+                return os.getppid()
+        servers = set(dummymp.map(lambda n: work(), range(4)))
+        print(len(servers), None in servers, servers == set(dummymp.map(lambda n: work(), [1])))
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    done = script(source, "-W", "error", env=env)
+    assert (done.stdout, done.stderr) == ("1 False True\n", "")
+
+
+def test_no_warning_is_ours(script: Script, start_method: str) -> None:
+    """Where every warning is an error, that of a file without an encoding, too, all goes on as elsewhere."""
+    source = """
+        import dummymp, logging, os, time
+        for nice in 0, 5:
+            preset = dummymp.Preset("mine", nice=nice, threshold=None, at_least=None, min_free_memory=0)
+            dummymp.configure(priority=preset, timeout=60, max_processes=2, seed=nice, threads_per_task=1)
+            for n in range(3):
+                dummymp.run(os.nice, 0)
+            dummymp.run(logging.getLogger().error, "logged")
+            dummymp.run(len, "a large one" * 300_000)
+            dummymp.run(os._exit, 3)
+            dummymp.kill(dummymp.run(time.sleep, 600))
+            dummymp.process_until_done(progress=PROGRESS)
+            assert [type(error).__name__ for error in dummymp.get_errors().values()] == ["WorkerDied", "TaskKilled"]
+            assert list(dummymp.map(abs, range(-999, 0), progress=PROGRESS)) == list(range(999, 0, -1))
+            assert dummymp.available_cpus() >= 0 and dummymp.get_stats()["failed"] == 2
+            print(*list(dummymp.get_returns().values())[:3], *list(dummymp.get_returns().values())[4:])
+            dummymp.reset()
+    """.replace("PROGRESS", str(importlib.util.find_spec("tqdm") is not None))
+    done = script(source, "-W", "error", "-X", "dev", "-X", "warn_default_encoding", "-bb")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 0 0 3300000\n5 5 5 3300000\n", done.stderr
+    assert "Warning" not in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")

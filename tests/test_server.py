@@ -662,6 +662,8 @@ def test_last_words(monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
         os.close(writer)
 
 
+# pytest watches for a deadlock (faulthandler_timeout) in a thread; Python 3.15 tells of it with an error.
+@pytest.mark.filterwarnings(r"ignore:This process \(pid=\d+\) is multi-threaded:DeprecationWarning")
 def test_abandon(driver: Driver) -> None:
     """A forked copy of the parent lets go of the server; the server and its workers go on for the parent."""
     driver.ready(1)

@@ -560,7 +560,7 @@ def test_what_ends_a_script_does_not_end_the_worker(parent: Parent, code: str) -
 def test_arguments_that_cannot_be_rebuilt(parent: Parent) -> None:
     """An argument whose unpickling fails is a failure of the task."""
     _, said, _, _ = parent.fail(print, _Spiteful())
-    assert said == "ZeroDivisionError: integer division or modulo by zero"
+    assert said.startswith("ZeroDivisionError: ")
     assert parent.run(divmod, 7, 2) == (3, 1)
 
 

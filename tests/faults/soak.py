@@ -771,9 +771,11 @@ def _descriptors() -> dict[str, str]:
     found = {}
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            path = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue
+        if ".so" not in os.path.basename(path):  # libffi (3.5), behind ctypes, holds itself.
+            found[name] = path
     return found
 
 

@@ -141,6 +141,8 @@ def test_nothing_that_another_user_could_reach(
     while not (tmp_path / "up").exists():
         dummymp.step(0.01)
     below = psutil.Process().children(recursive=True)
+    # From Python 3.14 on, the lock of tqdm's bars, which other tests show, has a process of its own.
+    below = [process for process in below if "resource_tracker" not in "".join(process.cmdline())]
     assert len(below) >= 2  # The server, and a worker.
     for process in below:
         ask = getattr(process, "net_connections", None) or process.connections
@@ -157,8 +159,9 @@ def test_nothing_that_another_user_could_reach(
             if path in (os.devnull, "/etc/ld.so.cache"):
                 continue
             if not path.startswith(("socket:", "pipe:", "anon_inode:", "/memfd:dummymp")):
-                # A worker that starts reads the modules of Python.
-                assert path.endswith((".py", ".pyc", ".so")) and not os.stat(path).st_mode & stat.S_IWOTH, path
+                # A worker that starts reads the modules of Python, and libffi (3.5), behind ctypes, holds itself.
+                assert path.endswith((".py", ".pyc", ".so")) or ".so." in path, path
+                assert not os.stat(path).st_mode & stat.S_IWOTH, path
     shared = [name for folder in ("/tmp", "/dev/shm") if os.path.isdir(folder) for name in os.listdir(folder)]
     assert not any(name.startswith("dummymp") for name in shared)
     (tmp_path / "go").touch()
