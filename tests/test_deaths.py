@@ -525,8 +525,8 @@ def test_last_words_without_colors(script: Script, tmp_path: Path, start_method:
             """
             import sys
             def fail(name, *others):
-                if name == "dummymp.page" and "BROKEN" in sys.orig_argv[-2]:
-                    raise RuntimeError("no pages")
+                if name == "dummymp.processes" and "BROKEN" in sys.orig_argv[-2]:
+                    raise RuntimeError("no way")
             sys.meta_path.insert(0, type("Finder", (), {"find_spec": fail}))
             """
         ).replace("BROKEN", "dummymp.worker" if start_method == "spawn" else "dummymp.forkserver")
@@ -542,7 +542,7 @@ def test_last_words_without_colors(script: Script, tmp_path: Path, start_method:
         """,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path]), "FORCE_COLOR": "1"},
     )
-    assert "\nRuntimeError: no pages\n" in done.stdout, done.stderr
+    assert "\nRuntimeError: no way\n" in done.stdout, done.stderr
     assert "\x1b" not in done.stdout
 
 
