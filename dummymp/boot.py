@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 
-__all__ = ["command", "last_words", "options", "start_early", "start_server", "take_early"]
+__all__ = ["command", "last_words", "options", "start_early", "start_server", "take_early", "without_colors"]
 
 _BOOTSTRAP = (
     # What is loaded now is no garbage.
@@ -172,7 +172,14 @@ def last_words(log: int) -> str:
             data = os.read(log, _MOST_WORDS)  # It is a pipe.
     except OSError:
         return ""
-    return data.decode("utf-8", "replace")
+    return without_colors(data.decode("utf-8", "replace"))
+
+
+def without_colors(text: str) -> str:
+    """Take out what colours a text on a terminal, as Python does with a traceback where FORCE_COLOR is set."""
+    import re
+
+    return re.sub("\x1b\\[[0-9;]*m", "", text)
 
 
 def _spawn_server(connection: int, log: int) -> int:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 from . import forkserver, niceness, processes
+from .boot import without_colors
 from .descriptors import reserve
 from .errors import WorkersCannotStart
 from .handle import WorkerHandle
@@ -197,7 +198,7 @@ class Pool:
         self._failures += 1
         if self._failures >= START_TRIES:
             self._failures = 0
-            said = handle.last_words.strip() or f"(nothing; its exit code was {status})"
+            said = without_colors(handle.last_words).strip() or f"(nothing; its exit code was {status})"
             self.failure = WorkersCannotStart(
                 f"workers cannot start: {START_TRIES} in a row ended before they began a task. The last one said:\n"
                 f"{said}\nThe tasks are still queued. When the cause is mended, dummymp.process_until_done() goes on"

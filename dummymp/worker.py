@@ -543,12 +543,14 @@ def _leave(worker: Worker, code: int) -> None:
         limit = threading.Timer(LEAVE_LIMIT, _leave_now, (code,))
         limit.daemon = True
         limit.start()
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        worker.stdout.flush()
-        worker.stderr.flush()
-    except BaseException:
-        pass
+        # Nothing public does this without ending the interpreter, part for part. A Python without them does the rest.
+        ends = getattr(threading, "_shutdown", None), getattr(atexit, "_run_exitfuncs", None)
+        for end in (*ends, worker.stdout.flush, worker.stderr.flush):
+            try:
+                if end is not None:
+                    end()
+            except BaseException:
+                pass  # As at the end of a script, where what follows is done all the same.
     finally:
         os._exit(code)
 

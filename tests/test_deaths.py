@@ -515,6 +515,37 @@ def test_workers_that_a_sitecustomize_ends(told: Callable[..., Any], tmp_path: P
     assert returns == [0, 1, 4, 9, 16]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has colours since then")
+def test_last_words_without_colors(script: Script, tmp_path: Path, start_method: str) -> None:
+    """What ends a worker, or the server, before it is up, is told in plain text: Python colours a traceback."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+            def fail(name, *others):
+                if name == "dummymp.processes" and "BROKEN" in sys.orig_argv[-2]:
+                    raise RuntimeError("no way")
+            sys.meta_path.insert(0, type("Finder", (), {"find_spec": fail}))
+            """
+        ).replace("BROKEN", "dummymp.worker" if start_method == "spawn" else "dummymp.forkserver")
+    )
+    done = script(
+        """
+        import dummymp
+        dummymp.run(abs, -1)
+        try:
+            dummymp.process_until_done()
+        except dummymp.WorkersCannotStart as error:
+            print(error)
+        """,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path]), "FORCE_COLOR": "1"},
+    )
+    assert "\nRuntimeError: no way\n" in done.stdout, done.stderr
+    assert "\x1b" not in done.stdout
+
+
 # --- the server, limits, copies ----------------------------------------------------------------------------------
 
 

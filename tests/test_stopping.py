@@ -570,6 +570,31 @@ def test_functions_of_atexit(run: Run) -> None:
     assert (run.folder / "ended").exists()
 
 
+def test_the_end_of_a_worker_without_the_private_parts_of_python(run: Run) -> None:
+    """What is not there is left out, and what fails is no reason to leave out the rest."""
+    run.start(
+        """
+        dummymp.configure(tasks_per_worker=1)
+        def work(how):
+            import atexit, threading
+            def fail():
+                1 / 0
+            if how == "gone":
+                del threading._shutdown
+            elif how == "fails":
+                threading._shutdown = fail
+            else:
+                del atexit._run_exitfuncs
+            atexit.register(print, "at exit after", how)
+        for how in "gone", "fails", "nothing":
+            dummymp.run(work, how)
+        dummymp.process_until_done()
+        """
+    )
+    stdout, stderr = run.finish()
+    assert (sorted(stdout.splitlines()), stderr) == (["at exit after fails", "at exit after gone"], "")
+
+
 # --- one task ----------------------------------------------------------------------------------------------------
 
 
