@@ -6,13 +6,13 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from .explain import headline
+from .explain import headline, plain_headline
 from .pickling import dumps, loads
 
 if TYPE_CHECKING:
     import types
 
-__all__ = ["pack_failure", "plain_headline", "story", "traceback_text"]
+__all__ = ["pack_failure", "story", "traceback_text"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
@@ -67,21 +67,6 @@ def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: 
             one, joint = None if one.__suppress_context__ else one.__context__, _CONTEXT
         trace = None if one is None else one.__traceback__
     return text
-
-
-def plain_headline(error: BaseException) -> str:
-    """Do as `headline` without the help of `traceback`, which may fail itself.
-
-    That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports
-    packages, and lists the folders of sys.path.
-    """
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        text = str(error)
-    except Exception:
-        text = "<exception str() failed>"
-    return f"{name}: {text}" if text else name
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .annotations import annotations_of, is_annotation, set_evaluated, with_names_of_class, without_burdens
 from .codes import global_names
+from .mainmodule import show_in_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,6 +77,7 @@ def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
         setattr(func, name, value)
     if evaluated is not None:
         set_evaluated(func, evaluated)
+    show_in_main(func)
 
 
 # --- closures and modules ----------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import weakref
 from typing import Any, Callable
 
 from . import nesting
+from .mainmodule import show_in_main
 
-__all__ = ["came", "hide_in_main", "once_around", "show_in_main"]
+__all__ = ["came", "once_around"]
 
 # A token is (pid, count): the pid of the process that made it, so that a worker's own tokens differ from its parent's.
 _counter = itertools.count()
@@ -82,17 +82,3 @@ def _note(thing: Any, token: tuple[int, int]) -> None:
     except TypeError:
         _came[token] = lambda: thing
     _tokens_came[key] = token
-
-
-def show_in_main(thing: Any) -> None:
-    """Put a class or function of the user's main script into ``__main__`` here, too, where plain pickle looks."""
-    name = getattr(thing, "__qualname__", None)  # Absent in an object that can be called, and in a partial.
-    if getattr(thing, "__module__", None) == "__main__" and isinstance(name, str) and name.isidentifier():
-        setattr(sys.modules["__main__"], name, thing)
-
-
-def hide_in_main(thing: Any) -> None:
-    """Take back what `show_in_main` did: it would keep alive what the function captured."""
-    name, main = getattr(thing, "__qualname__", ""), sys.modules["__main__"]
-    if getattr(main, name, None) is thing:
-        delattr(main, name)

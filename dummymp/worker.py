@@ -7,7 +7,6 @@ Two threads: the main one runs the tasks, as a script would, and the watcher wai
 from __future__ import annotations
 
 import atexit
-import builtins
 import faulthandler
 import functools
 import logging
@@ -19,7 +18,6 @@ import sys
 import threading
 import time
 import traceback
-import types
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import nesting, niceness
@@ -30,7 +28,7 @@ from .errors import NotPicklable
 from .explain import explain_result, function_name
 from .failures import pack_failure, story
 from .forward import Forwarder, LineWriter
-from .identity import hide_in_main, show_in_main
+from .mainmodule import make_main
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, loads
 from .questions import refuse_questions
@@ -121,7 +119,6 @@ class Worker:
         self._packets = packets or WaitingPackets(None)
         # Takes the large buffers out of results; a new one after each result that had some.
         self._collector = Collector(find_again=False)
-        self._heavy: Callable[..., Any] | None = None
         self._count = 0
         self._orphans = 0
         self._is_copy = False
@@ -252,9 +249,6 @@ class Worker:
         if self._is_copy:
             os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
         nesting.worker_task_over(failed=kind == FAILURE)
-        if self._heavy is not None:
-            hide_in_main(self._heavy)
-            self._heavy = None
         if self._collector.pieces:
             pieces, self._collector = self._collector.pieces, Collector(find_again=False)
             try:
@@ -398,7 +392,6 @@ class Worker:
         if func is None:
             data, reusable = self._functions[number]
             func = loads(data, buffers=buffers)
-            show_in_main(func)
             if reusable:
                 self._thawed[number] = func
         return func
@@ -416,10 +409,7 @@ class Worker:
             of_function, buffers, pickle = unpack(parcel, fds)
         finally:
             close_all(fds)
-        func = self._thaw(number, of_function)
-        if of_function:
-            self._heavy = func
-        return func, *load_arguments(pickle, functools.partial(loads, buffers=buffers))
+        return self._thaw(number, of_function), *load_arguments(pickle, functools.partial(loads, buffers=buffers))
 
     def leave_channel(self) -> None:
         """Stop using the connection: this process is a copy that a task forked."""
@@ -510,9 +500,7 @@ def _serve(worker: Worker) -> None:
             signal.signal(number, signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
     # What C code was doing says nothing to the user (shown since Python 3.14).
     faulthandler.enable(file=STDERR, **({"c_stack": False} if sys.version_info >= (3, 14) else {}))
-    main_module = types.ModuleType("__main__")
-    main_module.__dict__["__builtins__"] = builtins
-    sys.modules["__main__"] = main_module
+    make_main()
     _own = sys.__stdout__, sys.__stderr__  # Kept, for what a sitecustomize printed there is not for the script.
     # As in a script they are the same, for who goes back to them. Python's own would lose what it holds when we end.
     sys.stdout = sys.__stdout__ = worker.stdout  # type: ignore[misc, assignment]

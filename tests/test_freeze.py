@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import dummymp
 from dummymp import freeze as module
 from dummymp.freeze import FunctionBlob, arguments_text, freeze
-from dummymp.identity import show_in_main
+from dummymp.mainmodule import make_main, show_in_main
 from dummymp.pickling import (
     dump_atom,
     dump_plain,
@@ -285,13 +285,15 @@ def test_register_pickle_by_value(by_value: None) -> None:
 
 
 def test_show_in_main(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function of the main script is found in the worker's __main__, too; others are not put there."""
-    main = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    script = in_main("def task(): pass\ndef outer():\n  def inner(): pass\n  return inner\ninner = outer()")
-    for thing in (script.task, script.inner, top_level, 5, functools.partial(len)):
+    """A function or class of the main script is found in the worker's __main__, too; others are not."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    main = make_main()
+    source = "def task(): pass\nclass A: pass\ndef outer():\n  def inner(): pass\n  return inner\ninner = outer()"
+    script = in_main(source)
+    for thing in (script.task, script.A, script.inner, top_level, 5, functools.partial(len)):
         show_in_main(thing)
-    assert [name for name in vars(main) if not name.startswith("__")] == ["task"]
+    assert (main.task, main.A) == (script.task, script.A)
+    assert not any(hasattr(main, name) for name in ("inner", "top_level", "len"))
 
 
 # --- no change is missed -----------------------------------------------------------------------------------------
