@@ -62,6 +62,8 @@ _INSTEAD = {
     "multiprocessing.synchronize.Event": _NO_MEMORY,
     "multiprocessing.synchronize.Condition": _NO_MEMORY,
     "multiprocessing.sharedctypes.SynchronizedBase": _NO_MEMORY,
+    "concurrent.interpreters._queues.Queue": _NO_QUEUE,
+    "concurrent.interpreters.Interpreter": "create it inside {func}()",
     "multiprocessing.pool.Pool": "queue other dummymp.run(...) calls instead",
     "builtins.generator": "pass a list: list(...)",
     "_csv.reader": "pass a list: list(...)",

@@ -27,7 +27,17 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["came_by_signal", "came_to_us", "deferrable", "held", "ignore_from_now_on", "let_in", "own_code", "shorten"]
+__all__ = [
+    "came_by_signal",
+    "came_to_us",
+    "deferrable",
+    "held",
+    "ignore_from_now_on",
+    "in_main_interpreter",
+    "let_in",
+    "own_code",
+    "shorten",
+]
 
 _main_thread: int | None = None
 
@@ -202,6 +212,19 @@ class _OwnCode:
 def _find_main_thread() -> None:
     global _main_thread
     _main_thread = threading.main_thread().ident
+    if _main_thread == threading.get_ident() and not in_main_interpreter():
+        _main_thread = None  # No signals come here.
+
+
+def in_main_interpreter() -> bool:
+    """Tell whether the main thread, which asks, is that of the program, and not of a sub-interpreter (PEP 734)."""
+    handler = signal.getsignal(_CTRL_C)
+    try:
+        if handler is not None:
+            signal.signal(_CTRL_C, handler)
+    except ValueError:
+        return False
+    return True
 
 
 _find_main_thread()

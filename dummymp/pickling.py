@@ -225,8 +225,14 @@ _HARMLESS = {
 _GENERATORS = {"Random": ("random", "_inst"), "RandomState": ("numpy.random.mtrand", "_rand")}
 
 
-# The ends of multiprocessing.Pipe().
-_ENDS = frozenset({"Connection", "PipeConnection"})
+# Things that pickle takes for a number that means nothing elsewhere, by the names of their types and modules: the ends
+# of multiprocessing.Pipe(), and what sub-interpreters are made with (since Python 3.14).
+_OF_THIS_PROCESS = {
+    "Connection": ("multiprocessing.connection",),
+    "PipeConnection": ("multiprocessing.connection",),
+    "Queue": ("concurrent.interpreters._queues",),
+    "Interpreter": ("concurrent.interpreters",),
+}
 
 
 def _is_shared_generator(obj: Any) -> bool:
@@ -313,9 +319,9 @@ def _reduce_by_kind_name(obj: Any, kind: str) -> Any:
     if kind in _GENERATORS and _is_shared_generator(obj):
         module, name = _GENERATORS[kind]
         return getattr, (sys.modules[module], name)
-    if kind in _ENDS and type(obj).__module__ == "multiprocessing.connection":
-        # What would travel is the number of a descriptor, which is another one there.
-        raise pickle.PicklingError("an end of a pipe does not travel")
+    if kind in _OF_THIS_PROCESS and type(obj).__module__ in _OF_THIS_PROCESS[kind]:
+        # What would travel is a number by which only this process knows it.
+        raise pickle.PicklingError("it works in this process only")
     if kind == "ndarray" and _is_readonly_array(obj):
         order = "C" if obj.flags.c_contiguous else "F"
         try:

@@ -13,11 +13,11 @@ import time
 import weakref
 
 from . import nesting
-from .errors import TaskKilled
+from .errors import TaskKilled, WorkersCannotStart
 from .explain import function_name, headline
 from .fitting import check_fit
 from .hints import TYPE_CHECKING
-from .interrupts import came_to_us, deferrable, held, shorten
+from .interrupts import came_to_us, deferrable, held, in_main_interpreter, shorten
 from .ledger import Ledger
 from .namesakes import explained
 from .options import Options, lists_settings
@@ -184,6 +184,12 @@ class TaskQueue:
                 from .inline import InlineEngine
 
                 return InlineEngine(began=tell["began"], requeued=tell["requeued"], ended=tell["ended"])
+            if threading.main_thread() is threading.current_thread() and not in_main_interpreter():
+                raise WorkersCannotStart(
+                    "only the main interpreter of a program can start workers, and this is another one (of "
+                    "concurrent.interpreters). Call dummymp in the main one, or say here: "
+                    "dummymp.configure(engine='inline')"
+                )
             from .boot import start_early
 
             start_early()  # The server loads its modules while we load the rest of ours.
