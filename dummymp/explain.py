@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import reprlib
 import types
@@ -11,6 +12,7 @@ from .errors import NotPicklable
 from .hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Callable
 
 __all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "function_name", "headline", "type_name"]
@@ -18,6 +20,8 @@ __all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "fun
 # How far to look into containers and objects for the part that cannot travel, and at how many parts.
 _DEPTH = 6
 _PARTS = 2000
+# A frozendict, of Python 3.15, is no dict.
+_DICTS: tuple[type[Mapping[Any, Any]], ...] = (dict, getattr(builtins, "frozendict", dict))
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
@@ -302,7 +306,7 @@ def _culprit(value: Any, dump: Callable[[Any], object]) -> tuple[str, Any]:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
+    if isinstance(value, _DICTS):
         return [(f"[{_safe_repr(key)}]", part) for key, part in list(value.items())[:_PARTS]]
     if isinstance(value, (list, tuple)):
         return [(f"[{number}]", part) for number, part in enumerate(value[:_PARTS])]
