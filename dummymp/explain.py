@@ -12,7 +12,6 @@ from .errors import NotPicklable
 from .hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any, Callable
 
 __all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "function_name", "headline", "type_name"]
@@ -21,7 +20,7 @@ __all__ = ["call_text", "explain_call", "explain_result", "explain_weight", "fun
 _DEPTH = 6
 _PARTS = 2000
 # A frozendict, of Python 3.15, is no dict.
-_DICTS: tuple[type[Mapping[Any, Any]], ...] = (dict, getattr(builtins, "frozendict", dict))
+_DICTS: Any = (dict, getattr(builtins, "frozendict", dict))
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
