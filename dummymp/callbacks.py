@@ -47,9 +47,11 @@ class Callbacks:
             self._again[what, line] += 1
             return
         self._again[what, line] = 0
+        from .failures import to_log
+
         logger().error(
             "%s: %s. The task itself is fine; the callback is skipped this time.",
-            what, error, exc_info=None if own is None else (type(error), error, own),
+            what, error, exc_info=None if own is None else to_log(error, own),
         )  # fmt: skip
 
     def sum_up(self) -> None:

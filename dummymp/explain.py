@@ -198,9 +198,22 @@ def headline(error: BaseException) -> str:
         summary.__dict__["__notes__"] = None
         return list(summary.format_exception_only())[-1].strip()
     except Exception:
-        from .failures import plain_headline
+        return _plain_headline(error)
 
-        return plain_headline(error)
+
+def _plain_headline(error: BaseException) -> str:
+    """Do as `headline` without the help of `traceback`, which may fail itself.
+
+    That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports
+    packages, and lists the folders of sys.path.
+    """
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:
+        text = "<exception str() failed>"
+    return f"{name}: {text}" if text else name
 
 
 def function_name(func: Any) -> str:

@@ -12,7 +12,7 @@ from .pickling import dumps, loads
 if TYPE_CHECKING:
     import types
 
-__all__ = ["pack_failure", "plain_headline", "story", "traceback_text"]
+__all__ = ["pack_failure", "story", "to_log", "traceback_text"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
@@ -51,8 +51,17 @@ def traceback_text(error: BaseException, trace: types.TracebackType | None, limi
         return _plain_text(error, trace, limit)
 
 
+def to_log(error: BaseException, trace: types.TracebackType | None) -> Any:
+    """Give what ``exc_info=`` takes; None where Python cannot format it, for then logging itself would raise."""
+    try:
+        traceback.format_exception(type(error), error, trace)
+    except Exception:
+        return None
+    return type(error), error, trace
+
+
 def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: int | None) -> str:
-    """Format an exception, and those that led to it: see `plain_headline`."""
+    """Format an exception, and those that led to it, one by one."""
     text = joint = ""
     seen: set[int] = set()
     one: BaseException | None = error
@@ -60,28 +69,13 @@ def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: 
         seen.add(id(one))
         calls = "".join(traceback.format_tb(trace, limit))
         start = "Traceback (most recent call last):\n" if calls else ""
-        text = f"{start}{calls}{plain_headline(one)}{joint}{text}"
+        text = f"{start}{calls}{headline(one)}{joint}{text}"
         if one.__cause__ is not None:
             one, joint = one.__cause__, _CAUSE
         else:
             one, joint = None if one.__suppress_context__ else one.__context__, _CONTEXT
         trace = None if one is None else one.__traceback__
     return text
-
-
-def plain_headline(error: BaseException) -> str:
-    """Do as `headline` without the help of `traceback`, which may fail itself.
-
-    That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports
-    packages, and lists the folders of sys.path.
-    """
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        text = str(error)
-    except Exception:
-        text = "<exception str() failed>"
-    return f"{name}: {text}" if text else name
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:

@@ -61,9 +61,12 @@ class Screen:
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:
                 self._complained = file
-                logger().exception(
-                    "your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error
-                )
+                from .failures import to_log
+
+                logger().error(
+                    "your sys.%s raised %s: %s. Text of tasks is lost.",
+                    name, type(error).__name__, error, exc_info=to_log(error, error.__traceback__),
+                )  # fmt: skip
 
 
 class Lines:
