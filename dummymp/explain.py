@@ -198,10 +198,10 @@ def headline(error: BaseException) -> str:
         summary.__dict__["__notes__"] = None
         return list(summary.format_exception_only())[-1].strip()
     except Exception:
-        return _plain_headline(error)
+        return plain_headline(error)
 
 
-def _plain_headline(error: BaseException) -> str:
+def plain_headline(error: BaseException) -> str:
     """Do as `headline` without the help of `traceback`, which may fail itself.
 
     That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports

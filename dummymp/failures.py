@@ -6,13 +6,13 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from .explain import headline
+from .explain import headline, plain_headline
 from .pickling import dumps, loads
 
 if TYPE_CHECKING:
     import types
 
-__all__ = ["pack_failure", "story", "to_log", "traceback_text"]
+__all__ = ["pack_failure", "story", "traceback_text"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
@@ -51,17 +51,8 @@ def traceback_text(error: BaseException, trace: types.TracebackType | None, limi
         return _plain_text(error, trace, limit)
 
 
-def to_log(error: BaseException, trace: types.TracebackType | None) -> Any:
-    """Give what ``exc_info=`` takes; None where Python cannot format it, for then logging itself would raise."""
-    try:
-        traceback.format_exception(type(error), error, trace)
-    except Exception:
-        return None
-    return type(error), error, trace
-
-
 def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: int | None) -> str:
-    """Format an exception, and those that led to it, one by one."""
+    """Format an exception, and those that led to it: see `plain_headline`."""
     text = joint = ""
     seen: set[int] = set()
     one: BaseException | None = error
@@ -69,7 +60,7 @@ def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: 
         seen.add(id(one))
         calls = "".join(traceback.format_tb(trace, limit))
         start = "Traceback (most recent call last):\n" if calls else ""
-        text = f"{start}{calls}{headline(one)}{joint}{text}"
+        text = f"{start}{calls}{plain_headline(one)}{joint}{text}"
         if one.__cause__ is not None:
             one, joint = one.__cause__, _CAUSE
         else:
