@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import reprlib
 import sys
@@ -30,6 +31,8 @@ __all__ = [
 # How far to look into containers and objects for the part that cannot travel, and at how many parts.
 _DEPTH = 6
 _PARTS = 2000
+# A frozendict, of Python 3.15, is no dict.
+_DICTS: Any = (dict, getattr(builtins, "frozendict", dict))
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
@@ -343,7 +346,7 @@ def _culprit(value: Any, dump: Callable[[Any], object]) -> tuple[str, Any]:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
+    if isinstance(value, _DICTS):
         return [(f"[{_safe_repr(key)}]", part) for key, part in list(value.items())[:_PARTS]]
     if isinstance(value, (list, tuple)):
         return [(f"[{number}]", part) for number, part in enumerate(value[:_PARTS])]

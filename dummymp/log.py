@@ -9,8 +9,10 @@ from .interrupts import held
 
 if TYPE_CHECKING:
     import logging
+    from types import TracebackType
+    from typing import Any
 
-__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "logger"]
+__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "logger", "to_log"]
 
 # The numbers of logging.
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
@@ -22,3 +24,14 @@ def logger() -> logging.Logger:
         import logging
     make_room()
     return logging.getLogger("dummymp")
+
+
+def to_log(error: BaseException, trace: TracebackType | None) -> Any:
+    """Give what ``exc_info=`` takes; None where Python cannot format it, for then logging itself would raise."""
+    import traceback
+
+    try:
+        traceback.format_exception(type(error), error, trace)
+    except Exception:
+        return None
+    return type(error), error, trace

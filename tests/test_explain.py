@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import csv
 import ctypes
@@ -147,6 +148,14 @@ class Stubborn:
 
     def __reduce__(self) -> Any:
         raise TypeError("I stay here")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="frozendict is new in Python 3.15")
+def test_part_of_a_frozendict() -> None:
+    """It is looked into as a dict is."""
+    frozendict: Any = vars(builtins)["frozendict"]
+    text = refusal(fit, frozendict(a=frozendict(b=[threading.Lock()])))
+    assert text == f"argument 'db' holds a _thread.lock at ['a']['b'][0]. {NO_LOCK}"
 
 
 def test_type_that_is_not_in_the_table() -> None:

@@ -86,6 +86,32 @@ def test_modules_that_are_not_found() -> None:
         assert str(error.__cause__).endswith("\nModuleNotFoundError: gone")
 
 
+class _Broken:
+    def write(self, text: str) -> int:
+        raise _Secretive("no paper")
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def test_callbacks_and_streams_that_raise_what_python_cannot_format(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told, and the tasks go on: logging itself would raise."""
+
+    def callback(*counts: int) -> None:
+        raise _Secretive("not now")
+
+    monkeypatch.setattr(sys, "stdout", _Broken())
+    dummymp.configure(on_end=callback)
+    dummymp.run(print, "lost")
+    dummymp.run(abs, -1)
+    assert dummymp.results() == [None, 1]
+    said = [record.getMessage() for record in caplog.records]
+    assert "your sys.stdout raised _Secretive: no paper. Text of tasks is lost." in said
+    assert any("raised _Secretive: not now. The task itself is fine" in text for text in said)
+
+
 def test_an_attribute_that_cannot_travel() -> None:
     """It is left out; the others arrive."""
     error = ValueError("bad")
