@@ -82,14 +82,17 @@ def _tell(fd: int) -> None:
 
 
 def _close_inherited(last: int) -> None:
-    """Close what C code of the parent, or its shell, left open above our own descriptors: nobody below needs it."""
+    """Close what C code of the parent, or its shell, left open above our own descriptors: nobody below needs it.
+
+    Only what came through exec: what this Python has opened itself, for `-X perf` for example, it goes on using.
+    """
     try:
         fds = [int(name) for name in os.listdir("/dev/fd")]
     except OSError:
         return
     for fd in fds:
         try:
-            if fd > last:
+            if fd > last and os.get_inheritable(fd):
                 os.close(fd)
         except OSError:
             continue  # That of the folder itself.

@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from .pickling import dumps, loads
+from .whenloaded import when_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,9 +199,9 @@ class _Variables(dict):  # type: ignore[type-arg]
 
 
 class Settings:
-    """What holds for all tasks: import path, arguments, warnings filters and log levels of the parent."""
+    """What holds for all tasks: import path, arguments, warnings filters and log levels of the parent, and its key."""
 
-    __slots__ = ("argv", "disabled", "filters", "levels", "path", "to_logging")
+    __slots__ = ("argv", "authkey", "disabled", "filters", "levels", "path", "to_logging")
 
     def __init__(self) -> None:
         self.path = list(sys.path)
@@ -221,6 +222,9 @@ class Settings:
             self.levels[""] = (root.level, root.disabled)
             self.disabled = manager.disable
             self.to_logging = getattr(logging, "_warnings_showwarning", None) is not None
+        # With it the proxies of a multiprocessing.Manager() know each other.
+        current = getattr(sys.modules.get("multiprocessing"), "current_process", None)
+        self.authkey = None if current is None else bytes(current().authkey)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settings):
@@ -235,44 +239,118 @@ class Settings:
         filters = []
         for entry in self.filters:
             try:
-                filters.append(dumps(entry))
+                filters.append((entry[2].__module__, dumps(entry)))
             except Exception:
                 continue
-        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging))
-
-
-def _rebuilt(filters: list[bytes]) -> Iterator[Any]:
-    for entry in filters:
-        try:
-            yield loads(entry)
-        except Exception:
-            continue  # Its category stands in a module that does not load here.
+        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging, self.authkey))
 
 
 def apply_settings(
     path: list[str],
     argv: list[str],
-    filters: list[bytes],
+    filters: list[tuple[str, bytes]],
     levels: dict[str, tuple[int, bool]],
     disabled: int,
     to_logging: bool,
+    authkey: bytes | None,
 ) -> None:
     """Make the parent's settings hold in this process."""
     import logging
 
     sys.path[:] = path
     sys.argv[:] = argv
-    warnings.filters[:] = list(_rebuilt(filters))  # type: ignore[index]
-    if sys.version_info >= (3, 12):
-        # os.fork() in a task would be told of a second thread: ours, which only waits for the end of the parent.
-        warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
-    getattr(warnings, "_filters_mutated", lambda: None)()
+    _filters.apply(filters)
     logging.disable(disabled)
     logging.captureWarnings(to_logging)
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and name not in levels and logger.level:
-            logger.setLevel(logging.NOTSET)
-    for name, (level, off) in levels.items():
-        logger = logging.getLogger(name or None)
-        logger.setLevel(level)
-        logger.disabled = off
+    _apply_levels(levels)
+    if authkey is not None:
+        when_loaded("multiprocessing", functools.partial(_set_key, authkey))
+
+
+def _set_key(authkey: bytes) -> None:
+    import multiprocessing
+
+    multiprocessing.current_process().authkey = authkey
+
+
+class _Filters:
+    """The warnings filters of the parent, in a worker.
+
+    A filter for a category of a library that is not loaded here waits until it is: to load NumPy for it would take
+    longer than many a task, and would be before the task's limits for its threads are set.
+    """
+
+    def __init__(self) -> None:
+        self._filters: list[tuple[str, bytes]] = []
+        self._awaited: set[str] = set()
+
+    def apply(self, filters: list[tuple[str, bytes]]) -> None:
+        """Make these filters hold: each a name of a module, and the pickle of an entry of `warnings.filters`."""
+        self._filters = filters
+        self._renew()
+
+    def _renew(self) -> None:
+        warnings.filters[:] = list(self._rebuilt())  # type: ignore[index]
+        if sys.version_info >= (3, 12):
+            # os.fork() in a task would be told of a second thread: ours, which only waits for the end of the parent.
+            warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
+        getattr(warnings, "_filters_mutated", lambda: None)()
+
+    def _rebuilt(self) -> Iterator[Any]:
+        for module, entry in self._filters:
+            if module in sys.modules:
+                try:
+                    yield loads(entry)
+                except Exception:
+                    continue  # Its module does not have it here.
+            elif module not in self._awaited:
+                self._awaited.add(module)
+                when_loaded(module, self._renew)
+
+
+_filters = _Filters()
+
+
+def _apply_levels(levels: dict[str, tuple[int, bool]]) -> None:
+    import logging
+
+    manager = logging.root.manager
+    if not isinstance(manager.loggerDict, _Loggers):
+        manager.loggerDict = _Loggers(manager.loggerDict)
+    manager.loggerDict.levels = levels
+    for name, logger in list(manager.loggerDict.items()):
+        manager.loggerDict.fit(name, logger)
+    logging.root.setLevel(levels[""][0])
+    logging.root.disabled = levels[""][1]
+
+
+class _Loggers(dict):  # type: ignore[type-arg]
+    """Is the dict of all loggers in a worker: one that is made later gets the level that it has in the parent then.
+
+    To make it before would be too early: its library may have a class of its own for its loggers.
+    """
+
+    levels: dict[str, tuple[int, bool]]
+
+    def __setitem__(self, name: str, logger: Any) -> None:
+        super().__setitem__(name, logger)
+        self.fit(name, logger)
+
+    def fit(self, name: str, logger: Any) -> None:
+        """Give a logger its level, or that of one above it that is not made here."""
+        if not hasattr(logger, "setLevel"):
+            return  # It stands for a logger that is not made.
+        if name in self.levels:
+            level, logger.disabled = self.levels[name]
+        else:
+            level = self._level_above(name)
+        if logger.level != level:
+            logger.setLevel(level)
+
+    def _level_above(self, name: str) -> int:
+        above = name.rpartition(".")[0]
+        while above and not hasattr(self.get(above), "setLevel"):
+            if above in self.levels:
+                return self.levels[above][0]
+            above = above.rpartition(".")[0]
+        return 0

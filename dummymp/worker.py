@@ -125,7 +125,6 @@ class Worker:
         self._functions: dict[int, tuple[Any, bool]] = {}
         self._thawed: dict[int, Callable[..., Any]] = {}
         self._surroundings: dict[int, tuple[str | None, dict[Any, Any], int | None]] = {}
-        self._levels: dict[str, tuple[int, bool]] = {}
         self._argv: list[str] = list(sys.argv)
         self._disabled = logging.root.manager.disable
         self.task = 0
@@ -219,8 +218,9 @@ class Worker:
         elif kind == SOURCE:
             keep_source(*marshal.loads(message))
         elif kind == SETTINGS:
-            path, self._argv, filters, self._levels, self._disabled, to_logging = loads(message)
-            apply_settings(path, self._argv, filters, self._levels, self._disabled, to_logging)
+            settings = loads(message)
+            _, self._argv, _, _, self._disabled, *_ = settings
+            apply_settings(*settings)
 
     # --- one task ---
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
@@ -21,6 +20,7 @@ from conftest import TIMEOUT
 from dummymp import failures, seeds
 from dummymp.failures import pack_failure
 from dummymp.freeze import freeze
+from dummymp.mainmodule import make_main
 from dummymp.pickling import dumps, load_atoms, loads
 from dummymp.surroundings import Settings, capture
 from dummymp.transport import (
@@ -123,6 +123,7 @@ def _this_process_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     # Our handlers stay out of it: they would write what the tasks log to the output of the tests.
     logging.root.handlers[:] = []
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    monkeypatch.setattr(logging.root.manager, "loggerDict", logging.root.manager.loggerDict.copy())
     yield
     os.chdir(cwd)
     for name in os.environ.keys() - environ.keys():
@@ -138,8 +139,6 @@ def _this_process_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     logging.root.setLevel(level)
     random.setstate(state)
     seeds.reseed(None, 0, loaded=False)
-    with contextlib.suppress(ValueError):
-        sys.meta_path.remove(seeds._finder)
 
 
 @pytest.fixture
@@ -285,6 +284,7 @@ def test_forget(parent: Parent, reusable: bool) -> None:
 
 def test_function_is_seen_in_main(parent: Parent) -> None:
     """A function of the main script is found in `__main__` there, too, where plain pickle looks for it."""
+    make_main()
     source = "def task():\n  import __main__\n  return __main__.task is not None"
     assert parent.run(in_main(source)) is True
 
