@@ -184,12 +184,20 @@ def _writable_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any)
     return numpy.ndarray(shape, dtype, buffer, order=order)
 
 
-def _is_readonly_array(obj: Any) -> bool:
-    """Tell whether it is a numpy array in one piece that cannot be written: a copy of it can."""
-    if type(obj).__module__ != "numpy":
-        return False
-    flags = obj.flags
-    return not flags.writeable and flags.forc and not obj.dtype.hasobject
+def _reduce_array(array: Any) -> Any:
+    """Reduce a numpy array that cannot be written, or is not in one piece: a copy of it can, and is."""
+    flags = array.flags
+    if type(array).__module__ != "numpy" or array.dtype.hasobject or (flags.writeable and flags.forc):
+        return NotImplemented  # numpy does it.
+    shape, dtype = array.shape, array.dtype
+    if not flags.forc:
+        array = array.copy()  # In numpy's hands it would lose its byte order.
+    order = "C" if array.flags.c_contiguous else "F"
+    try:
+        # The pickler can write a large buffer into the stream only in the order of C; transposed, it is in that order.
+        return _writable_array, (pickle.PickleBuffer(array if order == "C" else array.T), dtype, shape, order)
+    except (ValueError, BufferError):
+        return NotImplemented  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
 
 
 def load_plain(data: bytes) -> Any:
@@ -322,10 +330,6 @@ def _reduce_by_kind_name(obj: Any, kind: str) -> Any:
     if kind in _OF_THIS_PROCESS and type(obj).__module__ in _OF_THIS_PROCESS[kind]:
         # What would travel is a number by which only this process knows it.
         raise pickle.PicklingError("it works in this process only")
-    if kind == "ndarray" and _is_readonly_array(obj):
-        order = "C" if obj.flags.c_contiguous else "F"
-        try:
-            return _writable_array, (pickle.PickleBuffer(obj), obj.dtype, obj.shape, order)
-        except (ValueError, BufferError):
-            pass  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
+    if kind == "ndarray":
+        return _reduce_array(obj)
     return NotImplemented
