@@ -23,7 +23,7 @@ A map of the package, from the top down:
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
     failures           ... what a task raised
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
-    functions, classes ... by value: those that a worker cannot import       codes, sources, identity
+    functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
     reducers           ... what pickle does not know                         typeparams, annotations
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions

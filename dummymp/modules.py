@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["module_travels_by_name", "modules_by_value", "name_in_module", "other_name", "reloads", "travels_by_name"]
+__all__ = ["module_travels_by_name", "modules_by_value", "name_in_module", "other_name", "travels_by_name"]
 
 
 def travels_by_name(thing: Any) -> bool:
@@ -100,41 +100,3 @@ def modules_by_value() -> set[str]:
     registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", set)
     names: set[str] = registry()
     return names
-
-
-# --- modules that were loaded anew -------------------------------------------------------------------------------
-
-_LIBRARY = os.path.dirname(os.__file__) + os.sep
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-# How each module of the user was found when it was seen last; each load makes a new one.
-_specs: dict[str, Any] = {}
-_looked_at = 0  # So many modules there were when we looked for those of the user.
-_reloads = 0
-
-
-def reloads() -> int:
-    """Count how often modules of the user were loaded anew: workers that have them know only what they were."""
-    global _looked_at, _reloads
-    if len(sys.modules) != _looked_at:
-        _looked_at = len(sys.modules)
-        for name, module in list(sys.modules.items()):
-            spec = _spec(module)
-            if name not in _specs and _is_the_users(spec):
-                _specs[name] = spec
-    for name, known in _specs.items():
-        spec = _spec(sys.modules.get(name))
-        if spec is not known and spec is not None:
-            _specs[name] = spec
-            _reloads += 1
-    return _reloads
-
-
-def _spec(module: Any) -> Any:
-    return module.__dict__.get("__spec__") if isinstance(module, types.ModuleType) else None
-
-
-def _is_the_users(spec: Any) -> bool:
-    origin = getattr(spec, "origin", None)
-    if not isinstance(origin, str) or not origin.endswith(".py"):
-        return False
-    return not origin.startswith(_LIBRARY) and not any(part in origin for part in _INSTALLED)

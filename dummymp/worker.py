@@ -64,6 +64,7 @@ from .transport import (
     U64,
     WorkerChannel,
 )
+from .versions import expect_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,7 +221,11 @@ class Worker:
             # Only the newest is kept: calls that were queued together share theirs.
             self._surroundings = {U64.unpack_from(message)[0]: loads(memoryview(message)[U64.size :])}
         elif kind == SOURCE:
-            keep_source(*marshal.loads(message))
+            name, text = marshal.loads(message)
+            if name:
+                keep_source(name, text)
+            else:
+                expect_versions(text)
         elif kind == SETTINGS:
             path, self._argv, filters, self._levels, self._disabled, to_logging = loads(message)
             apply_settings(path, self._argv, filters, self._levels, self._disabled, to_logging)
