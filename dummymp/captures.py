@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 from . import nesting
-from .codes import global_names
+from .codes import global_names, names_in_text
 from .modules import module_travels_by_name, modules_by_value, travels_by_name
 from .pickling import ATOMS
 
@@ -108,6 +108,7 @@ class Captured:
         names, writes = global_names(func.__code__)
         # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
         self.writes = self.writes or writes or bool(func.__closure__)
+        names = names.keys() | names_in_text(func.__code__)
         variables = [(name, func.__globals__.get(name, _MISSING)) for name in names]
         try:
             cells = [cell.cell_contents for cell in func.__closure__ or ()]

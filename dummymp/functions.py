@@ -13,7 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any, Callable
 
 from .annotations import annotations_of, is_annotation, set_evaluated, with_names_of_class, without_burdens
-from .codes import global_names
+from .codes import global_names, names_in_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,8 @@ def reduce_function(
         func: The function.
         namespaces: The global variables of the functions of one pickle, by the id of their dict: functions that share
             them here share them there.
-        travels: Tells whether a value can travel. Only annotations ask: what they name and cannot travel stays behind.
+        travels: Tells whether a value can travel. Only annotations ask, and names in texts: what they name and cannot
+            travel stays behind.
     """
     code, variables, closure = func.__code__, func.__globals__, func.__closure__
     names = global_names(code)[0]
@@ -41,6 +42,8 @@ def reduce_function(
     if is_annotation(code):
         captured = without_burdens(captured, travels)
         closure = with_names_of_class(code, closure, travels)
+    else:
+        captured.update(_named_in_text(code, variables, travels))
     namespace = namespaces.setdefault(id(variables), {})
     if not namespace:
         namespace.update((name, variables[name]) for name in _OF_MODULE if name in variables)
@@ -58,6 +61,15 @@ def reduce_function(
     submodules = _submodules(code, [*captured.values(), *_contents(closure)])
     state = attributes, dict(func.__dict__), captured, submodules
     return _make_function, (code, namespace, func.__name__, closure), state, None, None, _set_function
+
+
+def _named_in_text(code: types.CodeType, variables: dict[str, Any], travels: Callable[[Any], bool]) -> dict[str, Any]:
+    """Give the global variables that the text of a function names, ``df.query("x > @limit")``, and that can travel."""
+    words = names_in_text(code)
+    if not words:
+        return {}
+    names = words.difference(global_names(code)[0]).intersection(variables)
+    return {name: variables[name] for name in sorted(names) if travels(variables[name])}
 
 
 def _make_function(

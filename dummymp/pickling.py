@@ -290,7 +290,7 @@ def _pickler_class() -> Any:
             """Try whether a value can travel. In a trial there is no other one, or they would have no end."""
             if self._is_trial:
                 return False
-            trial = Pickler(io.BytesIO(), self._here, None)
+            trial = Pickler(io.BytesIO(), self._here, _leave_out)
             trial._is_trial = True
             try:
                 trial.dump(value)
@@ -300,6 +300,11 @@ def _pickler_class() -> Any:
 
     _pickler = Pickler
     return Pickler
+
+
+def _leave_out(buffer: pickle.PickleBuffer) -> bool:
+    """Leave a buffer out of a trial: it can travel, so there is no need to copy it."""
+    return False
 
 
 # The types that stand in the module `types`, and have no name where they say that they are from.
