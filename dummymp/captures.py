@@ -108,8 +108,8 @@ class Captured:
         names, writes = global_names(func.__code__)
         # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
         self.writes = self.writes or writes or bool(func.__closure__)
-        names = names.keys() | names_in_text(func.__code__)
-        variables = [(name, func.__globals__.get(name, _MISSING)) for name in names]
+        named = names.keys() | names_in_text(func.__code__)
+        variables = [(name, func.__globals__.get(name, _MISSING)) for name in named]
         try:
             cells = [cell.cell_contents for cell in func.__closure__ or ()]
         except ValueError:
