@@ -24,7 +24,7 @@ A map of the package, from the top down:
     failures           ... what a task raised
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
     functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
-    reducers           ... what pickle does not know                         typeparams, annotations
+    reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords

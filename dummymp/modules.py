@@ -8,7 +8,15 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["module_travels_by_name", "modules_by_value", "name_in_module", "other_name", "travels_by_name"]
+__all__ = [
+    "is_library",
+    "is_of_user",
+    "module_travels_by_name",
+    "modules_by_value",
+    "name_in_module",
+    "other_name",
+    "travels_by_name",
+]
 
 
 def travels_by_name(thing: Any) -> bool:
@@ -100,3 +108,38 @@ def modules_by_value() -> set[str]:
     registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", set)
     names: set[str] = registry()
     return names
+
+
+# --- whose a module is -------------------------------------------------------------------------------------------
+
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_OURS = __name__.partition(".")[0]
+_libraries: dict[str, bool] = {}
+
+
+def is_of_user(spec: Any) -> bool:
+    """Tell by the spec of a module whether it is the user's: neither Python's, nor installed, nor ours."""
+    origin = getattr(spec, "origin", None)
+    if not isinstance(origin, str) or not origin.endswith(".py") or _top(spec) == _OURS:
+        return False
+    return not origin.startswith(_LIBRARY) and not any(part in origin for part in _INSTALLED)
+
+
+def _top(spec: Any) -> str:
+    return str(getattr(spec, "name", "")).partition(".")[0]
+
+
+def is_library(name: str) -> bool:
+    """Tell whether a module is Python's or installed."""
+    known = _libraries.get(name)
+    if known is None:
+        origin = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None)
+        if not isinstance(origin, str) or name == "__main__":
+            return False
+        known = _libraries[name] = name.partition(".")[0] != _OURS and (
+            origin in ("built-in", "frozen")
+            or origin.startswith(_LIBRARY)
+            or any(part in origin for part in _INSTALLED)
+        )
+    return known

@@ -23,6 +23,7 @@ from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import nesting
+from .modules import is_of_user
 from .sources import keep_source, told
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Versions", "expect_versions", "keep_texts", "look_again", "reloads"]
 
-_LIBRARY = os.path.dirname(os.__file__) + os.sep
-_OURS = __name__.partition(".")[0] + "."
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 # The files are looked at for at most this part of the time. More: a change is seen sooner, where there are hundreds of
 # them or they lie on another computer; less: looking costs less.
 PART_OF_TIME = 0.05
@@ -93,7 +91,7 @@ def reloads() -> int:
         for name, module in list(sys.modules.items()):
             if name not in _modules and name != "__main__":
                 spec = _spec(module)
-                if _is_the_users(spec) and not name.startswith(_OURS):
+                if is_of_user(spec):
                     new[name] = _first_look(module, spec)
         if new:
             _modules.update(new)
@@ -109,13 +107,6 @@ def reloads() -> int:
 
 def _spec(module: Any) -> Any:
     return module.__dict__.get("__spec__") if isinstance(module, types.ModuleType) else None
-
-
-def _is_the_users(spec: Any) -> bool:
-    origin = getattr(spec, "origin", None)
-    if not isinstance(origin, str) or not origin.endswith(".py"):
-        return False
-    return not origin.startswith(_LIBRARY) and not any(part in origin for part in _INSTALLED)
 
 
 def _first_look(module: types.ModuleType, spec: Any) -> _Module:
@@ -146,7 +137,7 @@ def _began() -> float:
 def _note_new_version(name: str, spec: Any) -> None:
     global _reloads
     _reloads += 1
-    if _is_the_users(spec):
+    if is_of_user(spec):
         _modules[name] = _Module(spec)
         _tell([name])
     else:
