@@ -3,18 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from . import nesting
+from .log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
+    "has_scripts",
     "is_library",
     "is_of_user",
+    "look_for_scripts",
     "module_travels_by_name",
     "modules_by_value",
     "name_in_module",
     "other_name",
+    "scripts_by_name",
     "travels_by_name",
 ]
 
@@ -72,10 +82,71 @@ def _send_by_value_if_unknown(name: str) -> bool:
     if known is None or known[0] is not module or known[1] != len(sys.path):
         known = _seen_modules[top] = module, len(sys.path), _can_be_found(top, module)
         if not known[2] and isinstance(module, types.ModuleType):
-            import cloudpickle
-
-            cloudpickle.register_pickle_by_value(module)
+            _send_by_value(module)
     return known[2]
+
+
+def look_for_scripts() -> None:
+    """Let modules of the user travel by value whose own code, outside of functions, is running and has called us.
+
+    They are scripts without a guard that another one imports. A worker that imports them would run all of it again.
+    """
+    if nesting.in_worker():
+        return  # What came by name goes back by name.
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            name = frame.f_globals.get("__name__")
+            module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+            if getattr(module, "__dict__", None) is frame.f_globals and is_of_user(frame.f_globals.get("__spec__")):
+                _add_script(module)
+        frame = frame.f_back
+
+
+# Modules that travel by value because of that; and those that do not although they might.
+_scripts: list[types.ModuleType] = []
+_imported_scripts: list[types.ModuleType] = []
+
+
+def _add_script(module: Any) -> None:
+    if module not in _imported_scripts and not _registered_by_value(module.__name__):
+        _send_by_value(module)
+        _scripts.append(module)
+
+
+def has_scripts() -> bool:
+    """Tell whether there are modules that `look_for_scripts` has found."""
+    return bool(_scripts)
+
+
+@contextlib.contextmanager
+def scripts_by_name() -> Iterator[None]:
+    """Let those modules travel by name; if that goes well, for good: something in them does not travel by value."""
+    import cloudpickle
+
+    for module in _scripts:
+        cloudpickle.unregister_pickle_by_value(module)
+    try:
+        yield
+    except BaseException:
+        for module in _scripts:
+            cloudpickle.register_pickle_by_value(module)
+        raise
+    names = ", ".join(module.__name__ for module in _scripts)
+    _imported_scripts.extend(_scripts)
+    _scripts.clear()
+    logger().warning(
+        "note: each worker imports %s, and so runs all of it, because something in it does not travel. What only your "
+        "script shall do, put it there below: if __name__ == '__main__':",
+        names,
+    )
+
+
+def _send_by_value(module: Any) -> None:
+    if not _registered_by_value(module.__name__):
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _can_be_found(name: str, module: Any) -> bool:

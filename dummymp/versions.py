@@ -23,7 +23,7 @@ from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import nesting
-from .modules import is_of_user
+from .modules import is_of_user, look_for_scripts
 from .sources import keep_source, told
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ _reloads = 0
 def reloads() -> int:
     """Count how often modules of the user were loaded anew: workers that have them know only what they were."""
     global _looked_at, _reloads
+    look_for_scripts()
     if len(sys.modules) != _looked_at:
         _looked_at = len(sys.modules)
         new = {}
