@@ -10,6 +10,7 @@ from typing import Any
 
 from . import nesting
 from .codes import global_names, names_in_text
+from .functions import is_burden
 from .keepsakes import place_of
 from .modules import module_travels_by_name, modules_by_value, travels_by_name
 from .pickling import ATOMS
@@ -115,8 +116,9 @@ class Captured:
         names, writes = global_names(func.__code__)
         # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
         self.writes = self.writes or writes or bool(func.__closure__)
-        named = names.keys() | names_in_text(func.__code__)
-        variables = [(name, func.__globals__.get(name, _MISSING)) for name in named]
+        space, code = func.__globals__, func.__code__
+        in_text = [n for n in names_in_text(code)[0] if n not in names and not is_burden(code, space.get(n))]
+        variables = [(name, space.get(name, _MISSING)) for name in (*names, *in_text)]
         try:
             cells = [cell.cell_contents for cell in func.__closure__ or ()]
         except ValueError:

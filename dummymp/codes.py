@@ -56,25 +56,29 @@ def global_names(code: types.CodeType) -> tuple[dict[str, None], bool]:
 # Who uses one of these may reach a global variable by a name in a text: Python's own, those of pandas, numexpr, patsy,
 # and what runs SQL, which duckdb looks up in the variables of who calls it. Not each text is read: a message "item n"
 # would carry along the n of the script, which changes from call to call.
-_READERS = frozenset({"eval", "exec", "globals", "vars", "query", "evaluate", "dmatrix", "sql", "execute"})
+_READERS_OF_PYTHON = frozenset({"eval", "exec", "globals", "vars"})
+_READERS = _READERS_OF_PYTHON | {"query", "evaluate", "dmatrix", "sql", "execute"}
 _FORMULA = re.compile(r"\S\s*~\s*\S")  # "y ~ log(x)", of patsy, statsmodels and their like.
 _WORD = re.compile(r"[^\W\d]\w*")
 # IPython keeps in these all that was typed and shown.
 _OF_SHELL = frozenset({"In", "Out"})
 _HAS_DOCSTRING = 0x4000000  # In the flags of code, since Python 3.13.
-_text_of_code: weakref.WeakKeyDictionary[types.CodeType, frozenset[str]] = weakref.WeakKeyDictionary()
+_text_of_code: weakref.WeakKeyDictionary[types.CodeType, tuple[frozenset[str], bool]] = weakref.WeakKeyDictionary()
 
 
-def names_in_text(code: types.CodeType) -> frozenset[str]:
+def names_in_text(code: types.CodeType) -> tuple[frozenset[str], bool]:
     """Find the words in the text of a piece of code that may be names: ``eval("limit + 1")``, ``query("x > @limit")``.
 
     Docstrings do not count, nor what is a variable of the function itself.
+
+    Returns:
+        The words, and whether Python itself evaluates them, or only some library, in a language of its own.
     """
     known = _text_of_code.get(code)
     if known is None:
         everything = [*_nested(code)]
         reads = any(not _READERS.isdisjoint(each.co_names) for each in everything)
-        known = frozenset(
+        words = frozenset(
             word
             for each in everything
             for text in _texts(each)
@@ -82,7 +86,8 @@ def names_in_text(code: types.CodeType) -> frozenset[str]:
             for word in _WORD.findall(text)
             if word not in _OF_SHELL and word not in (*each.co_varnames, *each.co_cellvars, *each.co_freevars)
         )
-        _text_of_code[code] = known
+        python = any(not _READERS_OF_PYTHON.isdisjoint(each.co_names) for each in everything)
+        known = _text_of_code[code] = words, python
     return known
 
 

@@ -18,7 +18,12 @@ from .codes import global_names, names_in_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["reduce_cell", "reduce_function"]
+__all__ = ["is_burden", "reduce_cell", "reduce_function"]
+
+# So many entries of plain data travel although only a text names them. More: they are what is meant more often; fewer:
+# what is not meant costs less.
+MOST_PLAIN = 1000
+_PLAIN = frozenset({list, tuple, dict, set, frozenset, str, bytes, bytearray})
 
 # What a function needs of its module to import by relative names, and to know where it is.
 _OF_MODULE = ("__package__", "__name__", "__path__", "__file__")
@@ -65,11 +70,21 @@ def reduce_function(
 
 def _named_in_text(code: types.CodeType, variables: dict[str, Any], travels: Callable[[Any], bool]) -> dict[str, Any]:
     """Give the global variables that the text of a function names, ``df.query("x > @limit")``, and that can travel."""
-    words = names_in_text(code)
+    words, _ = names_in_text(code)
     if not words:
         return {}
     names = words.difference(global_names(code)[0]).intersection(variables)
-    return {name: variables[name] for name in sorted(names) if travels(variables[name])}
+    found = {name: variables[name] for name in sorted(names)}
+    return {name: value for name, value in found.items() if not is_burden(code, value) and travels(value)}
+
+
+def is_burden(code: types.CodeType, value: Any) -> bool:
+    """Tell whether a value that only a text names is left out: much plain data, and a text that is SQL, or the like.
+
+    That the list `users` is meant where a text says ``select * from users`` is not likely, and each call would look at
+    all of it. DuckDB and its like read data frames and arrays.
+    """
+    return type(value) in _PLAIN and len(value) > MOST_PLAIN and not names_in_text(code)[1]
 
 
 def _make_function(

@@ -101,8 +101,7 @@ def reloads() -> int:
         spec = _spec(sys.modules.get(name))
         if spec is not known.spec and spec is not None:
             _note_new_version(name, spec)
-    if time.monotonic() >= _look_after:
-        look_again()
+    look_again()
     return _reloads
 
 
@@ -149,6 +148,8 @@ def look_again() -> None:
     """Look which files were saved; tell workers what the script has of them, unless it has the new version."""
     global _look_after
     began = time.monotonic()
+    if began < _look_after:
+        return
     changed = []
     for name, known in list(_modules.items()):
         looked = _version(known.file)
