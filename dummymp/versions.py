@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import marshal
+import math
 import os
 import struct
 import sys
@@ -54,15 +55,17 @@ class _Module:
         file: Its source.
         version: What the script has; None where nobody can tell.
         looked: What the file was when it was looked at last.
+        parts: What is in `version`, once somebody had to know.
         text: The source of `version`, if it was kept.
     """
 
-    __slots__ = ("file", "looked", "spec", "text", "version")
+    __slots__ = ("file", "looked", "parts", "spec", "text", "version")
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
         self.file: str = spec.origin
         self.text: bytes | None = None
+        self.parts: _Parts | None = None
         self.version = self.looked = _version(self.file)
 
 
@@ -79,6 +82,7 @@ def _version(file: str) -> Version | None:
 _modules: dict[str, _Module] = {}
 _looked_at = 0  # So many modules there were when we looked for those of the user.
 _look_after = 0.0  # By `time.monotonic`.
+_cost = 0, math.inf  # How many files there were, and what a look at them takes, in seconds.
 _reloads = 0
 
 
@@ -117,7 +121,7 @@ def _first_look(module: types.ModuleType, spec: Any) -> _Module:
         compiled = _version(spec.cached or "")
         if compiled is not None and compiled.mtime_ns < looked.mtime_ns:
             version, code = _read_bytecode(spec.cached)
-            if code is not None and not _fits(version, looked) and not _has_new(module, code, known.file):
+            if code is not None and not _fits(version, looked) and not _has_new(module, _Parts(code), known):
                 known.version = version
     return known
 
@@ -146,7 +150,7 @@ def _note_new_version(name: str, spec: Any) -> None:
 
 def look_again() -> None:
     """Look which files were saved; tell workers what the script has of them, unless it has the new version."""
-    global _look_after
+    global _look_after, _cost
     began = time.monotonic()
     if began < _look_after:
         return
@@ -161,14 +165,18 @@ def look_again() -> None:
         known.looked = looked
     _tell(changed)
     now = time.monotonic()
-    _look_after = now + (now - began) / PART_OF_TIME
+    # What the quickest look at so many files took: all else is that this process had to wait.
+    _cost = len(_modules), min(now - began, _cost[1] if _cost[0] == len(_modules) else math.inf)
+    _look_after = now + _cost[1] / PART_OF_TIME
 
 
 def _has_new_version(name: str, known: _Module) -> bool:
     assert known.version is not None
-    old = _compiled(known.text, known.file) if known.text is not None else _bytecode(known.spec, known.version)
+    if known.parts is None:
+        code = _compiled(known.text, known.file) if known.text is not None else _bytecode(known.spec, known.version)
+        known.parts = None if code is None else _Parts(code)
     module = sys.modules.get(name)
-    return old is not None and isinstance(module, types.ModuleType) and _has_new(module, old, known.file)
+    return known.parts is not None and isinstance(module, types.ModuleType) and _has_new(module, known.parts, known)
 
 
 def keep_texts() -> None:
@@ -207,21 +215,31 @@ def _tell(names: Any) -> None:
 # --- has the script what is in the file now? ---------------------------------------------------------------------
 
 
-def _has_new(module: types.ModuleType, old: types.CodeType, file: str) -> bool:
-    """Tell whether a module was changed in place to what its file is now: functions, or plain values, of `old` are."""
-    known = set(_codes(old))
-    if any(code.co_filename == file and code not in known for code in _codes_in(module)):
+class _Parts:
+    """What is in a piece of code of a module: the code of its functions, and the plain values of its names."""
+
+    def __init__(self, code: types.CodeType) -> None:
+        self.codes = frozenset(_codes(code))
+        self.values = _plain_values(code)
+
+
+def _has_new(module: types.ModuleType, old: _Parts, known: _Module) -> bool:
+    """Tell whether a module was changed in place to what its file is now: functions of it, or plain values, are new."""
+    if any(code.co_filename == known.file and code not in old.codes for code in _codes_in(module)):
         return True
-    try:
-        with open(file, "rb") as source:
-            new = compile(source.read(), file, "exec", dont_inherit=True)
-    except (OSError, SyntaxError, ValueError):
-        return False  # Half of it is written.
-    before, missing = _plain_values(old), object()
+    missing = object()
     return any(
-        before.get(name, missing) != value and vars(module).get(name, missing) == value
-        for name, value in _plain_values(new).items()
+        old.values.get(name, missing) != value and vars(module).get(name, missing) == value
+        for name, value in _values_in(known.file, _version(known.file)).items()
     )
+
+
+@functools.lru_cache(maxsize=100)
+def _values_in(file: str, version: Version | None) -> dict[str, Any]:
+    """Find the plain values in a file as it is now; none if half of it is written. `version`: what it is now."""
+    text = _read_text(file)
+    code = None if text is None else _compiled(text, file)
+    return {} if code is None else _plain_values(code)
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -290,10 +308,14 @@ def _bytecode(spec: Any, version: Version) -> types.CodeType | None:
 
 
 def _compiled(text: bytes, file: str) -> types.CodeType | None:
-    try:
-        return compile(text, file, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return None
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # They were told when the script imported it.
+        try:
+            return compile(text, file, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return None
 
 
 # --- in a worker -------------------------------------------------------------------------------------------------
