@@ -72,6 +72,7 @@ def test_a_module_that_is_changed_in_place(  # As autoreload of IPython 9 does.
         START
         + textwrap.dedent(
             f"""
+            dummymp.configure(tasks_per_worker=None)
             before = dummymp.run(work).result()
             there = {{}}
             exec(compile(save(({old!r}, {new!r})), helpers.__file__, "exec"), there)
