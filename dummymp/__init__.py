@@ -24,8 +24,8 @@ A map of the package, from the top down:
     mainmodule         ... what stands for the script there                  whenloaded
     failures           ... what a task raised
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
-    functions, classes ... by value: those that a worker cannot import       codes, sources, identity
-    reducers           ... what pickle does not know                         typeparams, annotations
+    functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
+    reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords

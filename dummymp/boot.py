@@ -22,8 +22,7 @@ _BOOTSTRAP = (
     # very package is wanted, not another version of it that is installed, too.
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path += [p for p in sys.argv[1].split({sep!r}) "
     "if p and p not in sys.path]; import importlib.util as u; "
-    "s = u.spec_from_file_location('dummymp', {init!r}, submodule_search_locations=[{folder!r}]); "
-    "m = sys.modules['dummymp'] = u.module_from_spec(s); s.loader.exec_module(m); "
+    "s = {spec}; m = sys.modules['dummymp'] = u.module_from_spec(s); {load}; "
     "from dummymp.{module} import main; gc.enable(); main({arguments})"
 )
 
@@ -37,9 +36,8 @@ def command(module: str, arguments: str, path: str, flags: list[str]) -> list[st
         path: The parent's import path, joined by `os.pathsep`.
         flags: The interpreter's own flags (-O, -W, ...).
     """
-    folder = os.path.dirname(os.path.abspath(__file__))
-    init = os.path.join(folder, "__init__.py")
-    code = _BOOTSTRAP.format(sep=os.pathsep, init=init, folder=folder, module=module, arguments=arguments)
+    spec, load = _loading()
+    code = _BOOTSTRAP.format(sep=os.pathsep, spec=spec, load=load, module=module, arguments=arguments)
     try:
         os.getcwd()
     except OSError:
@@ -47,6 +45,19 @@ def command(module: str, arguments: str, path: str, flags: list[str]) -> list[st
         if sys.version_info >= (3, 11) and "-P" not in flags:
             flags = [*flags, "-P"]
     return [sys.executable, *flags, "-c", code, path]
+
+
+def _loading() -> tuple[str, str]:
+    """Give the Python source of what finds this package, ``s = ...``, and of what loads it as ``m``."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    if os.path.isdir(folder):
+        init = os.path.join(folder, "__init__.py")
+        spec = f"u.spec_from_file_location('dummymp', {init!r}, submodule_search_locations=[{folder!r}])"
+        return spec, "s.loader.exec_module(m)"
+    # It stands in a zip file, which Python 3.9 loads in another way.
+    finder = "__import__('importlib.machinery').machinery.PathFinder"
+    load = "s.loader.exec_module(m)" if sys.version_info >= (3, 10) else "s.loader.load_module('dummymp')"
+    return f"{finder}.find_spec('dummymp', [{os.path.dirname(folder)!r}])", load
 
 
 # Command-line options of Python by what `sys.flags` calls them.

@@ -9,7 +9,9 @@ import weakref
 from typing import Any
 
 from . import nesting
-from .codes import global_names
+from .codes import global_names, names_in_text
+from .functions import is_burden
+from .keepsakes import place_of
 from .modules import module_travels_by_name, modules_by_value, travels_by_name
 from .pickling import ATOMS
 
@@ -48,9 +50,7 @@ def unchanged(snapshot: tuple[Any, ...]) -> bool:
 
 def _are_in_cells(cells: tuple[Any, ...], closure: tuple[types.CellType, ...]) -> bool:
     try:
-        return all(
-            cell.cell_contents is (held() if type(held) is _ref else held) for cell, held in zip(closure, cells)
-        )
+        return all(cell.cell_contents is (held() if type(held) is _ref else held) for cell, held in zip(closure, cells))
     except ValueError:
         return False  # Emptied since, by `del`.
 
@@ -92,7 +92,15 @@ class Captured:
             return nesting.is_hidden(value.__self__)
         if kind is types.FunctionType:
             return id(value) in self._seen or self._add_function(value)
-        return False
+        return self._add_keepsake(value)
+
+    def _add_keepsake(self, value: Any) -> bool:
+        place = place_of(value)
+        if place is None:
+            return False
+        namespace, name = sys.modules[place[0]].__dict__, place[1].partition(".")[0]
+        self._names.append((namespace, name, _hold(namespace.get(name, _MISSING))))
+        return True
 
     def _add_function(self, func: types.FunctionType) -> bool:
         self._seen.add(id(func))
@@ -108,7 +116,9 @@ class Captured:
         names, writes = global_names(func.__code__)
         # A nested function may bind its free variables anew (nonlocal), and the next call would see that.
         self.writes = self.writes or writes or bool(func.__closure__)
-        variables = [(name, func.__globals__.get(name, _MISSING)) for name in names]
+        space, code = func.__globals__, func.__code__
+        in_text = [n for n in names_in_text(code)[0] if n not in names and not is_burden(code, space.get(n))]
+        variables = [(name, space.get(name, _MISSING)) for name in (*names, *in_text)]
         try:
             cells = [cell.cell_contents for cell in func.__closure__ or ()]
         except ValueError:

@@ -12,8 +12,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
-from .modules import reloads
 from .surroundings import Settings
+from .versions import reloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

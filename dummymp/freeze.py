@@ -7,6 +7,7 @@ What cannot travel is named: the argument or the variable, its type, and what to
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import threading
@@ -19,6 +20,7 @@ from .captures import Captured, unchanged
 from .errors import NotPicklable
 from .explain import call_text
 from .log import logger
+from .modules import has_scripts, look_for_scripts, scripts_by_name
 from .pace import pace_of
 from .pickling import dump_arguments, dump_plain_arguments, dumps, load_arguments, load_plain
 
@@ -118,6 +120,9 @@ def freeze(
     try:
         return _freeze_arguments(_freeze_function(func, here), args, kwargs, here)
     except Exception as error:
+        if has_scripts():
+            with contextlib.suppress(Exception), scripts_by_name():
+                return _freeze_arguments(_freeze_function(func, here), args, kwargs, here)
         from .explain import explain_call
 
         raise explain_call(func, args, kwargs, number, error, lambda value: dumps(value, here=here)) from None
@@ -128,6 +133,9 @@ def freeze_function(func: Callable[..., Any], *, here: bool = False) -> Function
     try:
         return _freeze_function(func, here)
     except Exception as error:
+        if has_scripts():
+            with contextlib.suppress(Exception), scripts_by_name():
+                return _freeze_function(func, here)
         from .explain import explain_call
 
         why = explain_call(func, (), {}, 0, error, lambda value: dumps(value, here=here))
@@ -202,6 +210,7 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
             blob = None
         elif blob is not None and unchanged(known.snapshot):
             return blob
+    look_for_scripts()
     captured = Captured()
     stable = captured.add(func)
     collector = Collector(find_again=True)

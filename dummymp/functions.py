@@ -13,13 +13,18 @@ import types
 from typing import TYPE_CHECKING, Any, Callable
 
 from .annotations import annotations_of, is_annotation, set_evaluated, with_names_of_class, without_burdens
-from .codes import global_names
+from .codes import global_names, names_in_text
 from .mainmodule import show_in_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["reduce_cell", "reduce_function"]
+__all__ = ["is_burden", "reduce_cell", "reduce_function"]
+
+# So many entries of plain data travel although only a text names them. More: they are what is meant more often; fewer:
+# what is not meant costs less.
+MOST_PLAIN = 1000
+_PLAIN = frozenset({list, tuple, dict, set, frozenset, str, bytes, bytearray})
 
 # What a function needs of its module to import by relative names, and to know where it is.
 _OF_MODULE = ("__package__", "__name__", "__path__", "__file__")
@@ -34,7 +39,8 @@ def reduce_function(
         func: The function.
         namespaces: The global variables of the functions of one pickle, by the id of their dict: functions that share
             them here share them there.
-        travels: Tells whether a value can travel. Only annotations ask: what they name and cannot travel stays behind.
+        travels: Tells whether a value can travel. Only annotations ask, and names in texts: what they name and cannot
+            travel stays behind.
     """
     code, variables, closure = func.__code__, func.__globals__, func.__closure__
     names = global_names(code)[0]
@@ -42,6 +48,8 @@ def reduce_function(
     if is_annotation(code):
         captured = without_burdens(captured, travels)
         closure = with_names_of_class(code, closure, travels)
+    else:
+        captured.update(_named_in_text(code, variables, travels))
     namespace = namespaces.setdefault(id(variables), {})
     if not namespace:
         namespace.update((name, variables[name]) for name in _OF_MODULE if name in variables)
@@ -59,6 +67,25 @@ def reduce_function(
     submodules = _submodules(code, [*captured.values(), *_contents(closure)])
     state = attributes, dict(func.__dict__), captured, submodules
     return _make_function, (code, namespace, func.__name__, closure), state, None, None, _set_function
+
+
+def _named_in_text(code: types.CodeType, variables: dict[str, Any], travels: Callable[[Any], bool]) -> dict[str, Any]:
+    """Give the global variables that the text of a function names, ``df.query("x > @limit")``, and that can travel."""
+    words, _ = names_in_text(code)
+    if not words:
+        return {}
+    names = words.difference(global_names(code)[0]).intersection(variables)
+    found = {name: variables[name] for name in sorted(names)}
+    return {name: value for name, value in found.items() if not is_burden(code, value) and travels(value)}
+
+
+def is_burden(code: types.CodeType, value: Any) -> bool:
+    """Tell whether a value that only a text names is left out: much plain data, and a text that is SQL, or the like.
+
+    That the list `users` is meant where a text says ``select * from users`` is not likely, and each call would look at
+    all of it. DuckDB and its like read data frames and arrays.
+    """
+    return type(value) in _PLAIN and len(value) > MOST_PLAIN and not names_in_text(code)[1]
 
 
 def _make_function(

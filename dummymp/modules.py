@@ -3,12 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["module_travels_by_name", "modules_by_value", "name_in_module", "other_name", "reloads", "travels_by_name"]
+from . import nesting
+from .log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "has_scripts",
+    "is_library",
+    "is_of_user",
+    "look_for_scripts",
+    "module_travels_by_name",
+    "modules_by_value",
+    "name_in_module",
+    "other_name",
+    "scripts_by_name",
+    "travels_by_name",
+]
 
 
 def travels_by_name(thing: Any) -> bool:
@@ -64,10 +82,71 @@ def _send_by_value_if_unknown(name: str) -> bool:
     if known is None or known[0] is not module or known[1] != len(sys.path):
         known = _seen_modules[top] = module, len(sys.path), _can_be_found(top, module)
         if not known[2] and isinstance(module, types.ModuleType):
-            import cloudpickle
-
-            cloudpickle.register_pickle_by_value(module)
+            _send_by_value(module)
     return known[2]
+
+
+def look_for_scripts() -> None:
+    """Let modules of the user travel by value whose own code, outside of functions, is running and has called us.
+
+    They are scripts without a guard that another one imports. A worker that imports them would run all of it again.
+    """
+    if nesting.in_worker():
+        return  # What came by name goes back by name.
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            name = frame.f_globals.get("__name__")
+            module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+            if getattr(module, "__dict__", None) is frame.f_globals and is_of_user(frame.f_globals.get("__spec__")):
+                _add_script(module)
+        frame = frame.f_back
+
+
+# Modules that travel by value because of that; and those that do not although they might.
+_scripts: list[types.ModuleType] = []
+_imported_scripts: list[types.ModuleType] = []
+
+
+def _add_script(module: Any) -> None:
+    if module not in _imported_scripts and not _registered_by_value(module.__name__):
+        _send_by_value(module)
+        _scripts.append(module)
+
+
+def has_scripts() -> bool:
+    """Tell whether there are modules that `look_for_scripts` has found."""
+    return bool(_scripts)
+
+
+@contextlib.contextmanager
+def scripts_by_name() -> Iterator[None]:
+    """Let those modules travel by name; if that goes well, for good: something in them does not travel by value."""
+    import cloudpickle
+
+    for module in _scripts:
+        cloudpickle.unregister_pickle_by_value(module)
+    try:
+        yield
+    except BaseException:
+        for module in _scripts:
+            cloudpickle.register_pickle_by_value(module)
+        raise
+    names = ", ".join(module.__name__ for module in _scripts)
+    _imported_scripts.extend(_scripts)
+    _scripts.clear()
+    logger().warning(
+        "note: each worker imports %s, and so runs all of it, because something in it does not travel. What only your "
+        "script shall do, put it there below: if __name__ == '__main__':",
+        names,
+    )
+
+
+def _send_by_value(module: Any) -> None:
+    if not _registered_by_value(module.__name__):
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _can_be_found(name: str, module: Any) -> bool:
@@ -102,39 +181,36 @@ def modules_by_value() -> set[str]:
     return names
 
 
-# --- modules that were loaded anew -------------------------------------------------------------------------------
+# --- whose a module is -------------------------------------------------------------------------------------------
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-# How each module of the user was found when it was seen last; each load makes a new one.
-_specs: dict[str, Any] = {}
-_looked_at = 0  # So many modules there were when we looked for those of the user.
-_reloads = 0
+_OURS = __name__.partition(".")[0]
+_libraries: dict[str, bool] = {}
 
 
-def reloads() -> int:
-    """Count how often modules of the user were loaded anew: workers that have them know only what they were."""
-    global _looked_at, _reloads
-    if len(sys.modules) != _looked_at:
-        _looked_at = len(sys.modules)
-        for name, module in list(sys.modules.items()):
-            spec = _spec(module)
-            if name not in _specs and _is_the_users(spec):
-                _specs[name] = spec
-    for name, known in _specs.items():
-        spec = _spec(sys.modules.get(name))
-        if spec is not known and spec is not None:
-            _specs[name] = spec
-            _reloads += 1
-    return _reloads
-
-
-def _spec(module: Any) -> Any:
-    return module.__dict__.get("__spec__") if isinstance(module, types.ModuleType) else None
-
-
-def _is_the_users(spec: Any) -> bool:
+def is_of_user(spec: Any) -> bool:
+    """Tell by the spec of a module whether it is the user's: neither Python's, nor installed, nor ours."""
     origin = getattr(spec, "origin", None)
-    if not isinstance(origin, str) or not origin.endswith(".py"):
+    if not isinstance(origin, str) or not origin.endswith(".py") or _top(spec) == _OURS:
         return False
     return not origin.startswith(_LIBRARY) and not any(part in origin for part in _INSTALLED)
+
+
+def _top(spec: Any) -> str:
+    return str(getattr(spec, "name", "")).partition(".")[0]
+
+
+def is_library(name: str) -> bool:
+    """Tell whether a module is Python's or installed."""
+    known = _libraries.get(name)
+    if known is None:
+        origin = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None)
+        if not isinstance(origin, str) or name == "__main__":
+            return False
+        known = _libraries[name] = name.partition(".")[0] != _OURS and (
+            origin in ("built-in", "frozen")
+            or origin.startswith(_LIBRARY)
+            or any(part in origin for part in _INSTALLED)
+        )
+    return known

@@ -19,9 +19,10 @@ from .buffers import LARGE
 from .classes import reduce_class
 from .functions import reduce_function
 from .interrupts import held
-from .modules import other_name, travels_by_name
+from .keepsakes import may_be_keepsake, reduce_keepsake
+from .modules import is_library, other_name, travels_by_name
 from .namesakes import explained
-from .reducers import BY_KIND, make_table, reduce_module
+from .reducers import BY_KIND, Table, reduce_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -261,12 +262,13 @@ def _pickler_class() -> Any:
 
         base = cloudpickle.Pickler  # A script with the name of a module that it needs gets half of it.
 
+    table = Table(base.dispatch_table)
+
     class Pickler(base):  # type: ignore[misc, valid-type]
         """Sends by value what a worker cannot import; knows of small things what cloudpickle knows."""
 
-        dispatch_table = make_table(base.dispatch_table)
-
         def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:
+            self.dispatch_table = table.now()
             super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
             self._here = here
             self._namespaces: dict[int, dict[str, Any]] = {}
@@ -274,6 +276,8 @@ def _pickler_class() -> Any:
 
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
+            if kind in _ORDINARY:
+                return NotImplemented
             if kind is types.FunctionType:
                 if travels_by_name(obj):
                     return NotImplemented
@@ -287,7 +291,13 @@ def _pickler_class() -> Any:
                 return reduce_module(obj)
             if kind.__module__ == "annotationlib" and kind.__name__ == "ForwardRef":
                 return reduce_forward_ref(obj, self._namespaces, self._travels)
-            return _reduce_by_kind_name(obj, kind.__name__)
+            if kind.__name__ in _BY_NAME:
+                return _reduce_by_kind_name(obj, kind.__name__)
+            if may_be_keepsake(kind):
+                return reduce_keepsake(obj)
+            if not kind.__flags__ & _IS_OF_PYTHON or is_library(kind.__module__):
+                _ORDINARY.add(kind)
+            return NotImplemented
 
         def _reduce_class(self, cls: Any) -> Any:
             if cls.__module__ == "builtins" and cls in _OF_TYPES:
@@ -304,7 +314,7 @@ def _pickler_class() -> Any:
             """Try whether a value can travel. In a trial there is no other one, or they would have no end."""
             if self._is_trial:
                 return False
-            trial = Pickler(io.BytesIO(), self._here, None)
+            trial = Pickler(io.BytesIO(), self._here, _leave_out)
             trial._is_trial = True
             try:
                 trial.dump(value)
@@ -316,10 +326,20 @@ def _pickler_class() -> Any:
     return Pickler
 
 
+def _leave_out(buffer: pickle.PickleBuffer) -> bool:
+    """Leave a buffer out of a trial: it can travel, so there is no need to copy it."""
+    return False
+
+
 # The types that stand in the module `types`, and have no name where they say that they are from.
 _OF_TYPES = {kind: name for name, kind in vars(types).items() if type(kind) is type}
 # Py_TPFLAGS_HEAPTYPE of CPython: a class that was made while Python ran. Others cannot be made anew.
 _IS_OF_PYTHON = 1 << 9
+
+
+# Types of which was found that nothing here knows anything of them. None of the user, which would live on in it.
+_ORDINARY: set[type] = set()
+_BY_NAME = frozenset({*_GENERATORS, *_ENDS, "ndarray"})
 
 
 def _reduce_by_kind_name(obj: Any, kind: str) -> Any:

@@ -17,6 +17,7 @@ from .errors import WorkersCannotStart
 from .handle import WorkerHandle
 from .launcher import make_launcher
 from .log import logger
+from .versions import keep_texts, look_again
 from .waiting import make_selector
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ class Pool:
             self._has_server = True
             self.selector.add(self._launcher, self._hear, urgent=True)
         self._wake_if_pending()
+        # Before it imports them. It takes a few milliseconds to come up, so this costs no time.
+        look_again()
+        keep_texts()
         return handle
 
     def _wake_if_pending(self) -> None:

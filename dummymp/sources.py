@@ -18,8 +18,9 @@ from typing import Any
 __all__ = ["forget_bootstrap", "keep_source", "shown_name", "told"]
 
 # All that workers are to be told, name and text, in the order in which it became known. It only grows, and each worker
-# is told what it does not know yet: see `WorkerHandle`.
-told: list[tuple[str, str]] = []
+# is told what it does not know yet: see `WorkerHandle`. Without a name: which versions of modules there are, see
+# `versions`.
+told: list[tuple[str, str | bytes]] = []
 # By the file name: None for a file that workers read themselves, or that nobody knows the text of; else its text.
 _texts: dict[str, str | None] = {}
 # The newest text that was told, by the name that it was told by.

@@ -65,7 +65,7 @@ STOP = 6  # end, in good order
 TASK_WITH_BUFFERS = 7  # TASK_HEAD, parcel (buffers.py)
 CHUNK = 8  # TASK_HEAD, pickle of (form, pieces): many items of a map, see `chunks`
 BATCH = 9  # TASK_HEAD of the first, marshal of [arguments, ...]: so many TASKs, numbered one after another
-SOURCE = 10  # marshal of (name, text): the source of functions that stand in no file, see `sources`
+SOURCE = 10  # marshal of (name, text): the source of functions that stand in no file, see `sources`; or of versions
 TASKS = (TASK, TASK_WITH_BUFFERS, CHUNK, BATCH)
 # Worker to parent.
 READY = 16  # u64 process id

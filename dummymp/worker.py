@@ -62,6 +62,7 @@ from .transport import (
     U64,
     WorkerChannel,
 )
+from .versions import expect_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +217,11 @@ class Worker:
             # Only the newest is kept: calls that were queued together share theirs.
             self._surroundings = {U64.unpack_from(message)[0]: loads(memoryview(message)[U64.size :])}
         elif kind == SOURCE:
-            keep_source(*marshal.loads(message))
+            name, text = marshal.loads(message)
+            if name:
+                keep_source(name, text)
+            else:
+                expect_versions(text)
         elif kind == SETTINGS:
             settings = loads(message)
             _, self._argv, _, _, self._disabled, *_ = settings

@@ -79,7 +79,7 @@ def test_any_array(array: Any) -> None:
     """It arrives with the same kind, shape, order and content, and can be written."""
     got = there([array])[0]
     assert (type(got), got.shape) == (type(array), array.shape)
-    if array.dtype.kind == "M" or array.dtype.hasobject:  # numpy sends dates in its own way, perhaps in another byte order.
+    if array.dtype.kind == "M" or array.dtype.hasobject:  # Those numpy sends in its own way.
         assert (got == array).all() and got.dtype.kind == array.dtype.kind
     else:
         assert got.dtype == array.dtype and got.tobytes() == array.tobytes()
