@@ -10,6 +10,7 @@ import types
 
 from .errors import NotPicklable
 from .hints import TYPE_CHECKING
+from .interrupts import came_by_signal
 
 if TYPE_CHECKING:
     import inspect
@@ -22,6 +23,8 @@ __all__ = [
     "explain_weight",
     "function_name",
     "headline",
+    "safe_repr",
+    "shortened",
     "signature_of",
     "type_name",
 ]
@@ -34,6 +37,8 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
 _CALL_LENGTH = 120
+# More of what an exception says is not told; the exception itself has all of it.
+_TEXT_LENGTH = 100_000
 
 _NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
 _NO_QUEUE = "a task needs no queue to hand over its result: return the result instead"
@@ -137,6 +142,13 @@ def explain_call(
 
 def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
     """Say, for the end of a sentence about a task, which part of its result cannot be sent."""
+    try:
+        return _explain_result(value, name, error, dump)
+    except BaseException:  # It looks into the value, and that may be code of the user.
+        return f"its result cannot be sent back: it is a {type(value).__qualname__} ({_first_line(error)})"
+
+
+def _explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
     if _is_too_deep(error):
         return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
     path, part = _culprit(value, dump)
@@ -201,9 +213,43 @@ def headline(error: BaseException) -> str:
     """Give the line that ends a traceback, ``ValueError: bad``, without the notes that may follow it."""
     import traceback
 
-    summary = traceback.TracebackException(type(error), error, None)
-    summary.__dict__["__notes__"] = None
-    return list(summary.format_exception_only())[-1].strip()
+    try:
+        summary = traceback.TracebackException(type(error), error, None)
+        summary.__dict__["__notes__"] = None
+        return shortened(list(summary.format_exception_only())[-1].strip())
+    except BaseException as problem:
+        # What an exception says of itself is code of the user, and `traceback` looks at more than that.
+        if came_by_signal(problem):
+            raise
+        return shortened(f"{type(error).__qualname__}: {_text_of(error)}".removesuffix(": "))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return f"{error!s}"
+    except BaseException as problem:
+        if came_by_signal(problem):
+            raise
+        return "<exception str() failed>"  # As Python says it.
+
+
+def safe_repr(value: object) -> str:
+    """Give the repr of anything, also where its own ``__repr__`` raises."""
+    try:
+        return shortened(f"{value!r}")
+    except BaseException as problem:
+        if came_by_signal(problem):
+            raise
+        return f"{type(value).__qualname__}(...)"
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of a text that nobody would read to its end."""
+    left_out = len(text) - _TEXT_LENGTH
+    if left_out <= 0:
+        return text
+    half = _TEXT_LENGTH // 2
+    return f"{text[:half]} ... ({left_out} characters are left out) ... {text[-half:]}"
 
 
 def function_name(func: Any) -> str:
@@ -371,5 +417,5 @@ def _is_too_deep(error: BaseException | None) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
+    text = _text_of(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

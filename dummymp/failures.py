@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from .explain import headline
+from .explain import headline, shortened
+from .interrupts import came_by_signal
 from .pickling import dumps, loads
 
 if TYPE_CHECKING:
     import types
+    from collections.abc import Iterator
 
 __all__ = ["pack_failure", "story"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
-# Our own modules between the loop of a worker and the function of the user.
-_OURS = (f"{__package__}.worker", f"{__package__}.chunks")
+# Our own modules between the loop of a worker, or the inline engine, and the function of the user.
+_OURS = tuple(f"{__package__}.{name}" for name in ("worker", "chunks", "inline"))
+_LED_TO = "The above exception was the direct cause of the following exception:"
+_LED_ON = "During handling of the above exception, another exception occurred:"
+# The attributes of exceptions as Python itself sees them: a class may have something else under these names.
+_TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESS = (
+    vars(BaseException)[name].__get__ for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+)
 
 
 def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
@@ -32,12 +41,50 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
 
 def story(error: BaseException) -> str:
     """Give the traceback of an exception of a task, as Python would print it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
-        trace = trace.tb_next  # Our own frames say nothing to the user.
+    trace = own_trace(error)
     # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
     limit = -DEEP if _is_deep(trace) else None
-    return "".join(traceback.format_exception(type(error), error, trace, limit=limit)).rstrip()
+    try:
+        return "".join(map(shortened, traceback.format_exception(type(error), error, trace, limit=limit))).rstrip()
+    except BaseException as problem:
+        # It looks into the frames for suggestions, and asks the exception: that may call any code.
+        if came_by_signal(problem):
+            raise
+        return "\n\n".join(_plain_parts(error, trace))
+
+
+def own_trace(error: BaseException) -> types.TracebackType | None:
+    """Give the traceback of an exception of a task without our own frames, which say nothing to the user."""
+    trace: types.TracebackType | None = _TRACEBACK(error)
+    while trace is not None and dict.get(trace.tb_frame.f_globals, "__name__") in _OURS:
+        trace = trace.tb_next
+    return trace
+
+
+def _plain_parts(error: BaseException, trace: types.TracebackType | None) -> list[str]:
+    """Tell the story of an exception without looking into it: frames, type, text, and before it what led to it."""
+    parts = ["\n".join([*_plain_frames(trace), headline(error)])]
+    seen = {id(error)}
+    while True:
+        cause: BaseException | None = _CAUSE(error)
+        before = _CONTEXT(error) if cause is None and not _SUPPRESS(error) else cause
+        if before is None or id(before) in seen:
+            return parts
+        seen.add(id(before))
+        how = _LED_ON if cause is None else _LED_TO
+        parts[:0] = ["\n".join([*_plain_frames(_TRACEBACK(before)), headline(before)]), how]
+        error = before
+
+
+def _plain_frames(trace: types.TracebackType | None) -> Iterator[str]:
+    frames = [(frame.f_code, number) for frame, number in traceback.walk_tb(trace)]
+    if frames:
+        yield "Traceback (most recent call last):"
+    for code, number in frames[-DEEP:]:
+        yield f'  File "{code.co_filename}", line {number}, in {code.co_name}'
+        line = linecache.getline(code.co_filename, number or 0).strip()
+        if line:
+            yield f"    {line}"
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import nesting
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
+from .failures import story
 from .freeze import freeze
 from .log import logger
 from .pickling import load_arguments, loads
@@ -215,15 +216,9 @@ class _Surroundings:
 
 
 def _story(task: Task[Any], error: BaseException) -> str:
-    if isinstance(error, NotPicklable):
+    if issubclass(type(error), NotPicklable):
         return str(error)
-    import traceback
-
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
-        trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
-    return f"{task.describe()}, failed: {headline(error)}\n{''.join(lines).rstrip()}"
+    return f"{task.describe()}, failed: {headline(error)}\n{story(error)}"
 
 
 def _call(after: _After | None) -> None:

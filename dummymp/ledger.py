@@ -11,6 +11,7 @@ import functools
 import time
 
 from .errors import TasksFailed
+from .explain import safe_repr
 from .hints import TYPE_CHECKING
 from .interrupts import own_code
 from .log import logger
@@ -170,7 +171,7 @@ class Ledger:
             errors = dict(sorted(errors.items()))
             first = next(iter(errors))
             raise TasksFailed(
-                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {errors[first]!r}. "
+                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {safe_repr(errors[first])}. "
                 "All are in get_errors(), the results of the others in get_returns()",
                 errors,
             )

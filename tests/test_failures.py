@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import builtins
 import errno
+import importlib
 import os
 import sys
 import threading
 import urllib.error
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
-from dummymp.failures import pack_failure
+import dummymp
+from dummymp import failures
+from dummymp.failures import pack_failure, story
 from dummymp.pickling import loads
 
 
@@ -56,3 +60,186 @@ def test_a_group_of_exceptions_with_constructors_of_their_own() -> None:
     back = arrives(group("two", [_NoFile(1, "a", "b"), group("in", [ValueError(3)])]))
     assert back.message == "two"
     assert (back.exceptions[0].hint, back.exceptions[1].exceptions[0].args) == ("b", (3,))
+
+
+# --- exceptions that cannot be told ------------------------------------------------------------------------------
+
+
+class _NoText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class _Exits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(0)
+
+
+class _NoNotes(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError("no notes")
+
+
+class _NoCause(Exception):
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no cause")
+
+
+class _NothingAtAll(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("nothing")
+
+
+class _OddNames(dict):  # type: ignore[type-arg]
+    """Local variables of `eval` that can be looked up, and nothing else, as in formulas of patsy."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "x":
+            return 1
+        raise KeyError(name)
+
+    def _refuse(self, *args: Any) -> Any:
+        raise RuntimeError("no such thing")
+
+    __iter__ = get = keys = items = values = __contains__ = _refuse  # type: ignore[assignment]
+
+
+class _OddMapping:
+    __getitem__ = _OddNames.__getitem__
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("no such thing")
+
+    keys = __iter__
+
+
+def raise_it(kind: type[Exception]) -> None:
+    """Raise an exception of this kind."""
+    raise kind(1)
+
+
+def look_up(names: type) -> Any:
+    """Look up a name that is not there."""
+    return eval("x + absent", {}, names())
+
+
+def raise_odd_syntax_error() -> None:
+    """Raise a SyntaxError whose attributes are nonsense."""
+    error: Any = SyntaxError("bad")
+    error.lineno, error.offset, error.text, error.filename = "x", object(), 3, 5
+    raise error
+
+
+def import_without_compiled_part(folder: str) -> None:
+    """Import from a package whose import fails."""
+    Path(folder, "half").mkdir(exist_ok=True)
+    Path(folder, "half", "__init__.py").write_text("import half._core\n")
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    import half.sub  # type: ignore[import-not-found] # noqa: F401
+
+
+def raise_chain() -> None:
+    """Raise what came of something that cannot be told."""
+    try:
+        look_up(_OddMapping)
+    except NameError as error:
+        raise ValueError("the formula") from error
+
+
+ODD: list[tuple[Callable[..., object], tuple[Any, ...], str]] = [
+    (raise_it, (_NoText,), "_NoText"),
+    (raise_it, (_Exits,), "_Exits"),
+    (raise_it, (_NoNotes,), "_NoNotes"),
+    (raise_it, (_NoCause,), "_NoCause"),
+    (raise_it, (_NothingAtAll,), "_NothingAtAll"),
+    (look_up, (_OddNames,), "NameError: name 'absent'"),
+    (look_up, (_OddMapping,), "NameError: name 'absent'"),
+    (raise_odd_syntax_error, (), "SyntaxError: bad"),
+    (raise_chain, (), "ValueError: the formula"),
+]
+
+
+@pytest.mark.parametrize(("func", "args", "text"), ODD)
+def test_an_exception_that_cannot_be_told(func: Callable[..., object], args: tuple[Any, ...], text: str) -> None:
+    """Whatever it does when it is looked at, its type, its text and the frames are told."""
+    try:
+        func(*args)
+    except Exception as error:
+        packed = loads(pack_failure(error))
+    assert text in packed[1]
+    assert text in packed[2]
+    assert f"in {func.__name__}\n" in packed[2]
+    assert __file__ in packed[2]
+
+
+def test_what_led_to_an_exception_that_cannot_be_told() -> None:
+    """It is told before it, and that it led to it."""
+    try:
+        raise_chain()
+    except ValueError as error:
+        text = story(error)
+        plain = "\n\n".join(failures._plain_parts(error, error.__traceback__))
+    for told in (text, plain):
+        assert told.index("name 'absent'") < told.index("direct cause") < told.index("ValueError: the formula")
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_the_worker_survives_an_exception_that_cannot_be_told(
+    engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs the next task, too, and each failure is told. Previously it "ended itself with exit code 0"."""
+    queue = dummymp.TaskQueue(engine=engine, max_processes=1)
+    for func, args, _ in [*ODD, (import_without_compiled_part, (str(tmp_path),), "")]:
+        queue.run(func, *args)
+    queue.run(os.getpid)
+    path, modules = list(sys.path), set(sys.modules)
+    try:
+        queue.process_until_done()
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            del sys.modules[name]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(queue.get_errors()) == len(ODD) + 1
+    assert len(queue.get_returns()) == 1
+    assert dummymp.WorkerDied not in map(type, queue.get_errors().values())
+    for text, (_, _, expected) in zip(told, ODD):
+        assert expected in text
+    assert "ModuleNotFoundError: No module named 'half._core'" in told[len(ODD)]
+    with pytest.raises(dummymp.TasksFailed, match="_NoText"):
+        queue._ledger._unraised.update(queue.get_errors())
+        queue._ledger.raise_all(1)
+
+
+def test_an_enormous_message() -> None:
+    """The exception has all of it; what is told of it has not."""
+    text = "x" * 30_000_000
+    error, (_, line, told, _) = arrives(ValueError(text)), loads(pack_failure(ValueError(text)))
+    assert str(error) == text
+    assert max(len(line), len(told)) < 200_000
+    assert "characters are left out" in line
+
+
+class _OddResult:
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("nothing")
+
+
+def give_odd_result() -> Any:
+    """Return what cannot be sent, nor looked at."""
+    return _OddResult()
+
+
+def test_a_result_that_cannot_be_looked_at() -> None:
+    """That it cannot be sent back is told all the same."""
+    queue = dummymp.TaskQueue(max_processes=1)
+    with pytest.raises(dummymp.NotPicklable, match="its result cannot be sent back: it is a _OddResult"):
+        queue.run(give_odd_result).result()
