@@ -5,20 +5,64 @@ from __future__ import annotations
 
 from .bars import make_room
 from .hints import TYPE_CHECKING
-from .interrupts import held
+from .interrupts import came_by_signal, held
 
 if TYPE_CHECKING:
-    import logging
+    from typing import Any
 
-__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "logger"]
+__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "logger", "tell_broken"]
 
 # The numbers of logging.
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 
 
-def logger() -> logging.Logger:
-    """Give the logger `dummymp`, to say something by it now."""
-    with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+class _Logger:
+    """Logs as the logger `dummymp`, whatever filters and handlers of the user do then."""
+
+    def debug(self, text: str, *args: Any) -> None:
+        self._log(DEBUG, text, args)
+
+    def warning(self, text: str, *args: Any) -> None:
+        self._log(WARNING, text, args)
+
+    def error(self, text: str, *args: Any, exc_info: Any = None) -> None:
+        self._log(ERROR, text, args, exc_info)
+
+    def exception(self, text: str, *args: Any) -> None:
+        self._log(ERROR, text, args, True)
+
+    def log(self, level: int, text: str, *args: Any) -> None:
+        self._log(level, text, args)
+
+    def _log(self, level: int, text: str, args: tuple[Any, ...], exc_info: Any = None) -> None:
         import logging
+
+        receiver = logging.getLogger("dummymp")
+        try:
+            receiver.log(level, text, *args, exc_info=exc_info, stacklevel=3)
+        except Exception as error:
+            tell_broken(error, level, text, args)
+
+
+_logger = _Logger()
+
+
+def logger() -> _Logger:
+    """Give what logs as the logger `dummymp`, to say something by it now."""
+    with held:  # Ctrl-C in the middle of an import leaves half a module behind.
+        import logging  # noqa: F401
     make_room()
-    return logging.getLogger("dummymp")
+    return _logger
+
+
+def tell_broken(error: Exception, level: int, text: str, args: tuple[Any, ...] = ()) -> None:
+    """Tell that a filter, handler or record factory of the user raised, as logging does; in the ``except`` block.
+
+    The tasks must not suffer for it.
+    """
+    import logging
+
+    if came_by_signal(error):
+        raise error
+    record = logging.LogRecord("dummymp", level, __file__, 0, text, args, None)
+    logging.Handler.handleError(logging.NullHandler(), record)

@@ -18,7 +18,7 @@ from typing import Any
 
 from .bars import make_room
 from .interrupts import came_by_signal, own_code
-from .log import logger
+from .log import logger, tell_broken
 from .pickling import loads
 from .transport import EXTRAS, STDERR, STDOUT
 
@@ -96,14 +96,21 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         task: The call number; it becomes `record.task`.
         prefix: Stands before the text; ``{pid}``, ``{task}`` and ``{worker}`` are filled in.
     """
-    import logging
-
     fields = loads(data)
     for name, pickle in fields.pop(EXTRAS, {}).items():
         try:
             fields[name] = loads(pickle)
         except Exception as error:
             fields[name] = f"({name} cannot be rebuilt here: {type(error).__name__}: {error})"
+    try:
+        _handle(fields, task, prefix)
+    except Exception as error:
+        tell_broken(error, fields["levelno"], str(fields["msg"]))
+
+
+def _handle(fields: dict[str, Any], task: int, prefix: str) -> None:
+    import logging
+
     record = logging.makeLogRecord(fields)
     record.task = task
     receiver = logging.getLogger(record.name)
@@ -118,10 +125,4 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         record.levelname = level  # One that the script has named, or named anew.
     make_room()
     own_code.reached = True
-    try:
-        receiver.handle(record)
-    except Exception as error:
-        if came_by_signal(error):
-            raise
-        # A filter or handler of the user's own. The tasks must not suffer for it; it is told as logging tells it.
-        logging.Handler.handleError(logging.NullHandler(), record)
+    receiver.handle(record)

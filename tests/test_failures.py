@@ -42,6 +42,7 @@ def test_a_failed_download() -> None:
     with open(os.devnull, "rb") as connection:
         error = urllib.error.HTTPError("http://localhost", 404, "Not Found", {"a": "b"}, connection)  # type: ignore[arg-type]
         back = arrives(error)
+        error.close()
     assert (type(back), back.code, str(back)) == (urllib.error.HTTPError, 404, "HTTP Error 404: Not Found")
 
 
