@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import linecache
 import traceback
+import types
 from typing import TYPE_CHECKING, Any
 
 from .explain import headline, shortened
@@ -12,8 +15,7 @@ from .interrupts import came_by_signal
 from .pickling import dumps, loads
 
 if TYPE_CHECKING:
-    import types
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["pack_failure", "story"]
 
@@ -27,6 +29,11 @@ _LED_ON = "During handling of the above exception, another exception occurred:"
 _TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESS = (
     vars(BaseException)[name].__get__ for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
 )
+# Attributes of these kinds are not in the `__dict__`.
+_DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# The arguments of these say it all, or the rest is better left: what Python suggests for a name that is not found, it
+# would look for in our own frames.
+_BY_ARGS = (BaseException, OSError, NameError, AttributeError, getattr(builtins, "BaseExceptionGroup", None))
 
 
 def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
@@ -100,7 +107,7 @@ def _pack_exception(error: BaseException) -> bytes | None:
         try:
             data = dumps(portable)
             back = loads(data)
-            if type(back) is type(error) and _same_text(back, error):
+            if type(back) is type(error) and _same_text(back, error) and _slots(error).keys() <= _slots(back).keys():
                 return data
         except BaseException:
             continue
@@ -131,6 +138,22 @@ def _same_text(one: BaseException, other: BaseException) -> bool:
     return re.sub("0x[0-9a-fA-F]+", "", str(one)) == re.sub("0x[0-9a-fA-F]+", "", str(other))
 
 
+def _slots(error: BaseException) -> dict[str, Any]:
+    """Give the attributes in ``__slots__`` of Python classes."""
+    return _members(error, [cls for cls in type(error).__mro__ if "__slots__" in vars(cls)])
+
+
+def _members(error: BaseException, classes: Iterable[type]) -> dict[str, Any]:
+    """Give the attributes that are not in its ``__dict__``, as far as they are set: the line of a SyntaxError."""
+    found: dict[str, Any] = {}
+    for cls in classes:
+        for name, descriptor in vars(cls).items() if cls not in _BY_ARGS else ():
+            if type(descriptor) in _DESCRIPTORS and not name.startswith("__") and name not in found:
+                with contextlib.suppress(Exception):
+                    found[name] = descriptor.__get__(error)
+    return {name: value for name, value in found.items() if value is not None}
+
+
 class _Portable:
     """Wraps an exception whose constructor does not take its own `args`: it is rebuilt without its constructor."""
 
@@ -143,7 +166,8 @@ class _Portable:
         args: Any = error.args
         if isinstance(error, OSError):
             args = OSError.__reduce__(error)[1]  # The name of the file is not among them.
-        return _rebuild_exception, (type(error), self._wrap(args), self._take(error.__dict__))
+        members = _members(error, type(error).__mro__)
+        return _rebuild_exception, (type(error), self._wrap(args), self._take(error.__dict__), self._take(members))
 
     def _wrap(self, value: Any) -> Any:
         """Wrap the exceptions in the arguments, too: those of an exception group."""
@@ -152,10 +176,18 @@ class _Portable:
         return type(value)(map(self._wrap, value)) if type(value) in (list, tuple) else value
 
 
-def _rebuild_exception(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = cls.__new__(cls, *args)
-    error.args = args
+def _rebuild_exception(
+    cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], members: dict[str, Any]
+) -> BaseException:
+    try:
+        error = cls.__new__(cls, *args)
+    except TypeError:  # One of its own, with other parameters.
+        error = next(base for base in cls.__mro__ if base.__module__ == "builtins").__new__(cls, *args)
+    vars(BaseException)["args"].__set__(error, args)  # It may be frozen.
     if isinstance(error, OSError):
         OSError.__init__(error, *args)  # Its number and text stand beside its args.
     error.__dict__.update(state)
+    for name, value in members.items():
+        with contextlib.suppress(Exception):  # It cannot be written.
+            object.__setattr__(error, name, value)
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import errno
 import importlib
 import os
@@ -61,6 +62,63 @@ def test_a_group_of_exceptions_with_constructors_of_their_own() -> None:
     back = arrives(group("two", [_NoFile(1, "a", "b"), group("in", [ValueError(3)])]))
     assert back.message == "two"
     assert (back.exceptions[0].hint, back.exceptions[1].exceptions[0].args) == ("b", (3,))
+
+
+class _XMLSyntaxError(SyntaxError):
+    """Behaves as the one of lxml."""
+
+    def __init__(self, message: str, code: int, line: int, column: int, filename: str | None = None) -> None:
+        super().__init__(message, (filename, line, column, None))
+        self.position = line, column
+        self.code = code
+        self.error_log = threading.Lock()
+
+
+class _WithSlots(Exception):
+    __slots__ = ("__weakref__", "unset", "where")
+
+    def __init__(self, text: str, *, where: int) -> None:
+        super().__init__(text)
+        self.where = where
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frozen(Exception):
+    code: int
+
+
+class _OwnNew(Exception):
+    def __new__(cls, code: int, text: str) -> _OwnNew:
+        return super().__new__(cls, f"{code}: {text}")
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+def test_a_syntax_error_with_a_constructor_of_its_own() -> None:
+    """It keeps its place, and what can travel of the rest. Previously that of lxml arrived as TaskFailed."""
+    back = arrives(_XMLSyntaxError("Opening and ending tag mismatch", 76, 1, 11, "<string>"))
+    assert (type(back), str(back)) == (_XMLSyntaxError, "Opening and ending tag mismatch (<string>, line 1)")
+    assert (back.msg, back.lineno, back.offset, back.filename) == ("Opening and ending tag mismatch", 1, 11, "<string>")
+    assert (back.code, back.position, hasattr(back, "error_log")) == (76, (1, 11), False)
+
+
+def test_exceptions_that_are_not_built_or_changed_like_others() -> None:
+    """One with slots, a frozen one, and one with a `__new__` of its own keep type, text and attributes."""
+    slots, frozen, own = arrives(_WithSlots("a", where=3)), arrives(_Frozen(4)), arrives(_OwnNew(5, "b"))
+    assert (type(slots), str(slots), slots.where, hasattr(slots, "unset")) == (_WithSlots, "a", 3, False)
+    assert (type(frozen), frozen.code) == (_Frozen, 4)
+    assert (type(own), str(own), own.code) == (_OwnNew, "5: b", 5)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="it has no name before Python 3.10")
+def test_a_name_error_brings_no_suggestions_along() -> None:
+    """Python would look for them in the frames of who raises it again."""
+    error: Any = NameError("name 'valu' is not defined")
+    error.name = "valu"
+    error.lock = threading.Lock()
+    assert getattr(arrives(error), "name", None) is None
 
 
 # --- exceptions that cannot be told ------------------------------------------------------------------------------
