@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .bars import make_room
 from .hints import TYPE_CHECKING
 from .interrupts import came_by_signal, held
@@ -10,7 +12,7 @@ from .interrupts import came_by_signal, held
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "logger", "tell_broken"]
+__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "is_on_stderr", "logger", "tell_broken"]
 
 # The numbers of logging.
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
@@ -38,6 +40,9 @@ class _Logger:
         import logging
 
         receiver = logging.getLogger("dummymp")
+        if not receiver.isEnabledFor(level):
+            return
+        make_room()
         try:
             receiver.log(level, text, *args, exc_info=exc_info, stacklevel=3)
         except Exception as error:
@@ -51,8 +56,22 @@ def logger() -> _Logger:
     """Give what logs as the logger `dummymp`, to say something by it now."""
     with held:  # Ctrl-C in the middle of an import leaves half a module behind.
         import logging  # noqa: F401
-    make_room()
     return _logger
+
+
+def is_on_stderr(level: int) -> bool:
+    """Tell whether what we say at this level is written to the standard error."""
+    import logging
+
+    speaker: logging.Logger | None = logging.getLogger("dummymp")
+    handlers: list[logging.Handler | None] = []
+    if not speaker or not speaker.isEnabledFor(level):
+        return False
+    while speaker is not None:
+        handlers += speaker.handlers
+        speaker = speaker.parent if speaker.propagate else None
+    shown = [handler for handler in handlers or [logging.lastResort] if handler and handler.level <= level]
+    return sys.stderr is not None and sys.stderr in [getattr(handler, "stream", None) for handler in shown]
 
 
 def tell_broken(error: Exception, level: int, text: str, args: tuple[Any, ...] = ()) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from conftest import Script
 
 import dummymp
 from dummymp import failures
@@ -273,9 +274,10 @@ def test_the_worker_survives_an_exception_that_cannot_be_told(
     for text, (_, _, expected) in zip(told, ODD):
         assert expected in text
     assert "ModuleNotFoundError: No module named 'half._core'" in told[len(ODD)]
+    queue.configure(on_error="raise")
+    queue.run(raise_it, _NoText)
     with pytest.raises(dummymp.TasksFailed, match="_NoText"):
-        queue._ledger._unraised.update(queue.get_errors())
-        queue._ledger.raise_all(1)
+        queue.process_until_done()
 
 
 def test_an_enormous_message() -> None:
@@ -302,3 +304,68 @@ def test_a_result_that_cannot_be_looked_at() -> None:
     queue = dummymp.TaskQueue(max_processes=1)
     with pytest.raises(dummymp.NotPicklable, match="its result cannot be sent back: it is a _OddResult"):
         queue.run(give_odd_result).result()
+
+
+# --- told once ---------------------------------------------------------------------------------------------------
+
+FAILS = """
+import dummymp, logging, sys, traceback
+def divide(n):
+    return 1 / n
+"""
+
+
+@pytest.mark.parametrize(
+    "ends", ["run(divide, 0).result()", "run(divide, 0); dummymp.results()", "configure(on_error='stop'); WAIT"]
+)
+def test_a_failure_that_ends_the_script_is_told_once(ends: str, script: Script) -> None:
+    """Its traceback was told when it happened; what Python shows of the exception says so, and where it came from."""
+    ends = ends.replace("WAIT", "dummymp.run(divide, 0); dummymp.process_until_done()")
+    told = script(f"{FAILS}dummymp.{ends}").stderr
+    assert told.count("return 1 / n") == 1
+    assert "task 0, divide(0), in its worker (its traceback stands above)\n" in told
+    assert told.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    "before", ["logging.disable()", "logging.basicConfig(stream=sys.stdout)", "logging.basicConfig(level=60)"]
+)
+def test_a_failure_that_was_not_told_on_stderr_is_shown_at_the_end(before: str, script: Script) -> None:
+    """Nobody may have seen it, so Python shows all of it."""
+    assert script(FAILS + before + "\ndummymp.run(divide, 0).result()").stderr.count("return 1 / n") == 1
+
+
+def test_a_failure_that_is_looked_at_has_its_traceback(script: Script) -> None:
+    """Also if it was told before: in an except block, and later."""
+    done = script(
+        FAILS
+        + """
+try:
+    dummymp.run(divide, 0).result()
+except ZeroDivisionError as error:
+    traceback.print_exc(file=sys.stdout)
+    kept = error
+traceback.print_exception(type(kept), kept, None, file=sys.stdout)
+print(kept.__cause__)
+def show(*error):
+    traceback.print_exception(*error, file=sys.stdout)
+sys.excepthook = show
+raise kept
+"""
+    )
+    assert done.stdout.count("return 1 / n") == 4
+
+
+def test_on_error_raise_that_is_asked_for_late_counts_what_failed_before(caplog: pytest.LogCaptureFixture) -> None:
+    """What has failed since the last time is in it. Previously "4 of 4 tasks failed" was followed by "3 of 4"."""
+    queue = dummymp.TaskQueue(engine="inline")
+    tasks = [queue.run(divmod, 1, 0) for _ in range(4)]
+    tasks[0].exception()
+    queue.configure(on_error="raise")
+    with pytest.raises(dummymp.TasksFailed, match=r"4 of 4 tasks failed; the first is task 0: "):
+        queue.process_until_done()
+    assert caplog.messages[-1].startswith("4 of 4 tasks failed.")
+    queue.run(divmod, 1, 0)
+    with queue.configure(on_error="continue"):
+        queue.process_until_done()
+    assert queue.process_until_done()
