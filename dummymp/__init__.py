@@ -27,7 +27,7 @@ A map of the package, from the top down:
     reducers           ... what pickle does not know                         typeparams, annotations
     buffers            ... their large parts                                 memoryfile, descriptors
     output, forward    ... text and log records                              bars, crashes, questions
-    fitting            calls that do not fit, told before they are made      wrongcalls, keywords
+    fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
     hints              what type checkers want to see
     namesakes          files of the user's with names of Python's modules
 """

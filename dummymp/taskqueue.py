@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import functools
 import os
@@ -77,6 +78,8 @@ class TaskQueue:
         self._engine: Any = None
         # What is known of the functions that were queued last, by their ids.
         self._repeats: dict[int, Repeat] = {}
+        # The code of functions that were queued, by their names; None where it was looked for a `return` in it.
+        self._codes: dict[str, Any] = {}
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
         self._looks = 0  # So many times somebody asked for results while nothing had begun.
@@ -139,6 +142,7 @@ class TaskQueue:
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(self, len(self._ledger.tasks), function_name(func), options.timeout, options.retries)
+        self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task.freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -417,7 +421,10 @@ class TaskQueue:
                 from .leftovers import tell_idle
 
                 tell_idle(waiting)
-        return {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
+        returns = {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
+        if all(value is None for value in returns.values()):
+            self._look_for_return(returns)
+        return returns
 
     def get_errors(self) -> dict[int, BaseException]:
         """Give the exceptions of the calls that did not: ``{call number: exception}``, in call order. A copy.
@@ -438,7 +445,21 @@ class TaskQueue:
         for task in tasks:
             if task.state == "failed":
                 task.outcome()
-        return [task.outcome() for task in tasks]
+        values = [task.outcome() for task in tasks]
+        if all(value is None for value in values):
+            self._look_for_return({task.index: None for task in tasks})
+        return values
+
+    def _look_for_return(self, numbers: Iterable[int]) -> None:
+        """Say, once for each function, that it lacks a ``return``, if it does: all these tasks gave None."""
+        names = collections.Counter(self._ledger.tasks[number].name for number in numbers)
+        for name, count in names.items():
+            code = self._codes.get(name)
+            if count > 1 and code is not None:
+                from .noreturn import tell_no_return
+
+                self._codes[name] = None
+                tell_no_return(name, code, count)
 
     # --- settings ---
 
