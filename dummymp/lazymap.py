@@ -42,6 +42,7 @@ from .wrongcalls import check_item_call
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from .maptasks import Item
     from .options import Options
@@ -505,7 +506,9 @@ class _LazyMap:
                 content = error
         if self._call.returns:
             return content
-        raise _raisable(content, self._call.name) from content.__cause__
+        if self._call.here:
+            raise _raisable(content, self._call.name, content.__traceback__)  # With the frames of the user.
+        raise _raisable(content, self._call.name, None) from content.__cause__
 
 
 class _Unread:
@@ -527,10 +530,10 @@ class _Unread:
             )  # fmt: skip
 
 
-def _raisable(error: BaseException, name: str) -> Exception:
+def _raisable(error: BaseException, name: str, trace: TracebackType | None) -> Exception:
     """Give an exception as it is raised; what would end the script that reads the results has a stand-in."""
     if isinstance(error, Exception):
-        return error.with_traceback(None)
+        return error.with_traceback(trace)
     what = "sys.exit()" if isinstance(error, SystemExit) else f"raise {type(error).__name__}"
     failed = TaskFailed(
         f"an item of {name}(...) ended itself by {what}. A call ends with return; "
