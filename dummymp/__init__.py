@@ -26,7 +26,7 @@ A map of the package, from the top down:
     functions, classes ... by value: those that a worker cannot import       codes, sources, identity
     reducers           ... what pickle does not know                         typeparams, annotations
     buffers            ... their large parts                                 memoryfile, descriptors
-    output, forward    ... text and log records                              bars, crashes, questions
+    output, forward    ... text and log records                              bars, crashes, questions, fulldisk
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
     hints              what type checkers want to see
     namesakes          files of the user's with names of Python's modules

@@ -28,6 +28,7 @@ from .chunks import FAILED, read_entries
 from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
+from .fulldisk import raise_lost
 from .interrupts import came_to_us, deferrable, held, shorten
 from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
@@ -250,6 +251,7 @@ class _LazyMap:
                         bar(count)
         finally:
             self._close()
+        raise_lost()
         failure, self._input.failure = self._input.failure, None
         if failure is not None:
             try:

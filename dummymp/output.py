@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from .bars import make_room
+from .fulldisk import note_lost
 from .interrupts import came_by_signal, own_code
 from .log import logger, tell_broken
 from .pickling import loads
@@ -57,6 +58,7 @@ class Screen:
             if came_by_signal(error):
                 raise
             if isinstance(error, (OSError, ValueError)):
+                note_lost(name, error)
                 return  # Closed, or a pipe that nobody reads any more: the user's own next print says so.
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:

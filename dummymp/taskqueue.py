@@ -17,6 +17,7 @@ from . import nesting
 from .errors import TaskKilled
 from .explain import function_name, headline
 from .fitting import check_fit
+from .fulldisk import raise_lost, tell_lost
 from .hints import TYPE_CHECKING
 from .interrupts import came_to_us, deferrable, held, shorten
 from .ledger import Ledger
@@ -271,6 +272,7 @@ class TaskQueue:
 
         Raises:
             TasksFailed: With on_error="raise": at least one task failed; all have run.
+            OSError: The disk is full, and what tasks printed could not be written; all have run.
             Exception: With on_error="stop": what the first task that failed raised; the rest was stopped.
             WorkersCannotStart: No worker comes up; the tasks are still queued.
             MissingExtra: `progress` without tqdm.
@@ -288,6 +290,7 @@ class TaskQueue:
             succeeded, failed = self._ledger.end_batch()
             self._ledger.sum_up(succeeded, failed)
             self._ledger.raise_all(succeeded + failed)
+            raise_lost()
         return done
 
     def step(self, timeout: float = 0) -> bool:
@@ -313,6 +316,7 @@ class TaskQueue:
         if self._ledger.outstanding():
             return False
         self._ledger.raise_all(sum(self._ledger.end_batch()))
+        raise_lost()
         return True
 
     def _go_a_round(self) -> None:
@@ -373,6 +377,7 @@ class TaskQueue:
         if not task._has_ended() and not self._drive(task._has_ended, _until(timeout)):
             self._leave_off_in_time(timeout)
             raise TimeoutError(f"task {task.index}, {task.name}(...), has not ended after {timeout:g} s; it goes on")
+        raise_lost()
 
     def _leave_off(self, why: str) -> None:
         """Note why driving ended, for what is said if the program ends before the tasks have begun."""
@@ -717,6 +722,7 @@ def _tell_left() -> None:
         from .leftovers import tell_left
 
         tell_left(running, waiting)
+    tell_lost()
 
 
 def _start_over_after_fork() -> None:
