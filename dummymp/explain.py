@@ -43,6 +43,9 @@ _TEXT_LENGTH = 100_000
 _NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
 _NO_QUEUE = "a task needs no queue to hand over its result: return the result instead"
 _NO_MEMORY = "tasks share no memory: return the result instead"
+_OPEN = "pass the file name and open it inside {func}()"
+_MAKE = "make it inside {func}()"
+_MODULE = "put its class into a module of its own, a file beside your script, and import it from there"
 _C_CLASSES = ("PyCStructType", "UnionType", "PyCArrayType", "PyCPointerType", "PyCFuncPtrType", "PyCSimpleType")
 # What to do instead, by the full name of the type (or of one of its bases).
 _INSTEAD = {
@@ -89,6 +92,28 @@ _INSTEAD = {
     "dummymp.taskqueue.TaskQueue": "make one inside {func}(), or use dummymp.run(...) there",
     "subprocess.Popen": "start the program inside {func}()",
     "multiprocessing.context.Process": "queue another dummymp.run(...) instead",
+    "_thread._local": _MAKE,
+    # Of other libraries.
+    "h5py._hl.base.HLObject": _OPEN,
+    "h5py._hl.dataset.Dataset": "pass its values, dataset[()], or the file name and open it inside {func}()",
+    "netCDF4._netCDF4.Dataset": _OPEN,
+    "netCDF4._netCDF4.Variable": "pass its values, variable[:], or the file name and open it inside {func}()",
+    "pyarrow.parquet.core.ParquetFile": _OPEN,
+    "pyarrow.parquet.core.ParquetWriter": _OPEN,
+    "pyarrow.lib.NativeFile": _OPEN,
+    "rich.console.Console": _MAKE,
+    "rich.progress.Progress": "return what is to be shown, or use dummymp's own: process_until_done(progress=True)",
+    "sqlalchemy.engine.base.Engine": "pass the URL and call create_engine() inside {func}()",
+    "sqlalchemy.engine.base.Connection": "pass the URL and connect inside {func}()",
+    "sqlalchemy.orm.session.Session": "pass the URL and make a session inside {func}()",
+    "sqlalchemy.orm.session.sessionmaker": "pass the URL and make a session inside {func}()",
+    "sqlalchemy.orm.state.InstanceState": _MODULE,
+    "sqlalchemy.orm.decl_api.DeclarativeMeta": _MODULE.replace("its class", "it"),
+    "sqlalchemy.orm.decl_api.DeclarativeAttributeIntercept": _MODULE.replace("its class", "it"),
+    "bs4.element.NavigableString": "pass its text: str(...)",
+    "bs4.element.Tag": "pass its HTML, str(...), or its text",
+    "_box.Box": "pass plain data, and make it inside {func}()",  # An object of a jitclass of numba.
+    "numba.experimental.jitclass.base.JitClassType": _MODULE.replace("its class", "it"),
 }  # fmt: skip
 _INSTEAD_RETURN = {
     "_io._IOBase": "return what is in it, or its name",
@@ -104,6 +129,11 @@ _INSTEAD_RETURN = {
     "posix.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
     "nt.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
     "builtins.async_generator": "return a list of its items",
+    "h5py._hl.dataset.Dataset": "return its values: dataset[()]",
+    "netCDF4._netCDF4.Variable": "return its values: variable[:]",
+    "bs4.element.NavigableString": "return its text: str(...)",
+    "bs4.element.Tag": "return its HTML, str(...), or its text",
+    "_box.Box": "return plain data",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
 }
 _TOO_DEEP = "is nested too deeply: one thing holds the next, and so on, hundreds of times."
@@ -134,7 +164,12 @@ def explain_call(
     if found is None:
         return NotPicklable(start + _first_line(error))
     where, path, value = found
-    if _is_too_deep(error):
+    if "'get_ipython'" in where:
+        return NotPicklable(
+            f"{start}it has a line that begins with ! or %, and those work in IPython itself only, not in a worker. "
+            f"For a command, call subprocess.run([...]) inside {name}()"
+        )
+    if _is_too_deep(error) and not _way_out(value, _INSTEAD, name):
         return NotPicklable(f"{start}{where} {_TOO_DEEP} Pass a flat list, and build what you need inside {name}()")
     why = "" if _way_out(value, _INSTEAD, name) else f" ({_first_line(error)})"
     return NotPicklable(start + _sentence(where, path, value, name, _INSTEAD) + why)
@@ -149,9 +184,9 @@ def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[
 
 
 def _explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
-    if _is_too_deep(error):
-        return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
     path, part = _culprit(value, dump)
+    if _is_too_deep(error) and not _way_out(part, _INSTEAD, name):
+        return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
     sentence = _sentence("it", path, part, name, {**_INSTEAD, **_INSTEAD_RETURN}) if part is not value else None
     if sentence is None:
         way_out = _way_out(value, {**_INSTEAD, **_INSTEAD_RETURN}, name)
@@ -259,7 +294,10 @@ def function_name(func: Any) -> str:
     while isinstance(func, (functools.partial, functools.partialmethod)) and not hasattr(func, "__name__"):
         func = func.func
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)
-    return name.replace("<locals>.", "") if isinstance(name, str) else type(func).__qualname__
+    if not isinstance(name, str):
+        return type(func).__qualname__
+    name = name.replace("<locals>.", "")
+    return "<lambda>" if name.endswith("<lambda>.<lambda>") else name  # Where it stands is no name.
 
 
 def type_name(value: Any) -> str:
@@ -383,7 +421,8 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _sentence(where: str, path: str, value: Any, name: str, table: dict[str, str]) -> str:
-    verb = f"{where} holds a {type_name(value)} at {path}" if path else f"{where} is a {type_name(value)}"
+    what = f"the class {value.__qualname__}" if isinstance(value, type) else f"a {type_name(value)}"
+    verb = f"{where} holds {what} at {path}" if path else f"{where} is {what}"
     way_out = _way_out(value, table, name)
     reason = ". Such an object only works in the process that opened it" if _is_a(value, _OWN_PROCESS) else ""
     return f"{verb}{reason}. {way_out or 'Send plain data instead (numbers, text, lists, dicts, arrays)'}"
@@ -395,6 +434,8 @@ def _way_out(value: Any, table: dict[str, str], name: str) -> str:
         if text is not None:
             if not text.startswith("{func}"):
                 text = text[0].upper() + text[1:]
+            if name.endswith("<lambda>"):
+                text = text.replace("{func}()", "the function")
             return text.format(func=name)
     return ""
 
