@@ -40,7 +40,7 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
     """Serialise an exception: ``(pickle or None, "Type: text", traceback text, about_task)``.
 
     The pickle is there only if it was seen to come back as it was, or without those of its attributes that cannot
-    travel. `about_task`: the text names the task as ``{task}``.
+    travel; then its text may lack all but the first line. `about_task`: the text names the task as ``{task}``.
     """
     text = headline(error)
     return dumps((_pack_exception(error), text, story(error), about_task))
@@ -103,11 +103,14 @@ def _is_deep(trace: types.TracebackType | None) -> bool:
 
 
 def _pack_exception(error: BaseException) -> bytes | None:
-    for portable in (error, _Portable(error, _same), _Portable(error, _what_travels)):
+    ways = [error, *(_Portable(error, take) for take in (_same, _what_travels, _none_for_the_rest))]
+    for portable in ways:
         try:
             data = dumps(portable)
             back = loads(data)
-            if type(back) is type(error) and _same_text(back, error) and _slots(error).keys() <= _slots(back).keys():
+            if type(back) is not type(error) or not _slots(error).keys() <= _slots(back).keys():
+                continue
+            if _same_text(back, error, first_line=portable is ways[-1]):
                 return data
         except BaseException:
             continue
@@ -123,6 +126,11 @@ def _what_travels(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if _travels(value)}
 
 
+def _none_for_the_rest(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Put None in the place of what does not travel: the text may need that there is something."""
+    return {**dict.fromkeys(attributes), **_what_travels(attributes)}
+
+
 def _travels(value: Any) -> bool:
     try:
         loads(dumps(value))
@@ -131,11 +139,14 @@ def _travels(value: Any) -> bool:
     return True
 
 
-def _same_text(one: BaseException, other: BaseException) -> bool:
+def _same_text(one: BaseException, other: BaseException, *, first_line: bool) -> bool:
     """Compare what two exceptions say, apart from the addresses in the default repr of objects: <Model at 0x7f...>."""
     import re
 
-    return re.sub("0x[0-9a-fA-F]+", "", str(one)) == re.sub("0x[0-9a-fA-F]+", "", str(other))
+    texts = [re.sub("0x[0-9a-fA-F]+", "", str(error)) for error in (one, other)]
+    if first_line:
+        texts = [text.partition("\n")[0] for text in texts]
+    return texts[0] == texts[1]
 
 
 def _slots(error: BaseException) -> dict[str, Any]:

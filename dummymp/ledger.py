@@ -174,9 +174,10 @@ class Ledger:
         if errors and to_raise:
             errors = dict(sorted(errors.items()))
             first = next(iter(errors))
+            others = ", the results of the others in get_returns()" if len(errors) < ended else ""
             raise TasksFailed(
                 f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {safe_repr(errors[first])}. "
-                "All are in get_errors(), the results of the others in get_returns()",
+                f"All are in get_errors(){others}",
                 errors,
             )
 

@@ -105,6 +105,23 @@ def test_a_syntax_error_with_a_constructor_of_its_own() -> None:
     assert (back.code, back.position, hasattr(back, "error_log")) == (76, (1, 11), False)
 
 
+class _WithOrigin(Exception):
+    """Behaves as the one of patsy."""
+
+    def __init__(self, message: str, origin: Any = None) -> None:
+        super().__init__(message)
+        self.message, self.origin = message, origin
+
+    def __str__(self) -> str:
+        return self.message if self.origin is None else f"{self.message}\n    at {self.origin!r}"
+
+
+def test_a_text_that_needs_what_cannot_travel() -> None:
+    """The type and the first line stay. Previously the error of patsy for a wrong formula arrived as TaskFailed."""
+    back = arrives(_WithOrigin("bad formula", threading.Lock()))
+    assert (type(back), str(back), back.origin) == (_WithOrigin, "bad formula", None)
+
+
 def test_exceptions_that_are_not_built_or_changed_like_others() -> None:
     """One with slots, a frozen one, and one with a `__new__` of its own keep type, text and attributes."""
     slots, frozen, own = arrives(_WithSlots("a", where=3)), arrives(_Frozen(4)), arrives(_OwnNew(5, "b"))
