@@ -160,7 +160,12 @@ def explain_call(
     """
     name = function_name(func)
     start = f"cannot send task {number}, {name}(...), to a worker: "
-    found = _find_in_arguments(func, args, kwargs, dump) or _find_in_function(func, dump)
+    try:
+        found = _find_in_arguments(func, args, kwargs, dump) or _find_in_function(func, dump)
+    except Exception as problem:  # It looks into the values, and that may be code of the user.
+        if came_by_signal(problem):
+            raise
+        found = None
     if found is None:
         return NotPicklable(start + _first_line(error))
     where, path, value = found

@@ -386,3 +386,9 @@ def test_on_error_raise_that_is_asked_for_late_counts_what_failed_before(caplog:
     with queue.configure(on_error="continue"):
         queue.process_until_done()
     assert queue.process_until_done()
+
+
+def test_an_argument_that_cannot_be_looked_at() -> None:
+    """That it cannot be sent is told all the same. Previously what it raises came out of `run`."""
+    with pytest.raises(dummymp.NotPicklable, match=r"cannot send task 0, abs\(\.\.\.\), .*: nothing"):
+        dummymp.TaskQueue().run(abs, _OddResult())
