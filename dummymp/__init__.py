@@ -27,8 +27,8 @@ A map of the package, from the top down:
     functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
     reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
     buffers            ... their large parts                                 memoryfile, descriptors
-    output, forward    ... text and log records                              bars, crashes, questions
-    fitting            calls that do not fit, told before they are made      wrongcalls, keywords
+    output, forward    ... text and log records                              bars, crashes, questions, fulldisk
+    fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
     hints              what type checkers want to see
     namesakes          files of the user's with names of Python's modules
 """

@@ -17,6 +17,8 @@ Wrong calls (a typo, an impossible number) are plain TypeError and ValueError.
 
 from __future__ import annotations
 
+import sys
+
 __all__ = [
     "DummyMPError",
     "MissingExtra",
@@ -103,12 +105,28 @@ class WorkerTraceback(Exception):
     Attributes:
         text: The traceback.
         task: Whose it is: ``task 7, simulate('big.csv')``.
+        told: It was written to the standard error when it happened. Then Python does not repeat it when the exception
+            ends the script; everywhere else it is shown.
     """
 
     def __init__(self, text: str = "", task: str = "a task") -> None:
         super().__init__(text)
         self.text = text
         self.task = task
+        self.told = False
 
     def __str__(self) -> str:
+        if self.told and self._ends_script():
+            return f"{self.task}, in its worker (its traceback stands above)"
         return f"{self.task}, in its worker:\n{self.text}"
+
+    def _ends_script(self) -> bool:
+        """Tell whether Python itself is showing the exception that ends the script, and this with it."""
+        if hasattr(sys, "ps1") or sys.excepthook is not sys.__excepthook__:
+            return False  # In a shell it may be looked at again; other hooks may show it elsewhere.
+        error: BaseException | None = getattr(sys, "last_value", None)  # Python sets it just before it calls the hook.
+        for _ in range(100):
+            if error is None or error is self:
+                break
+            error = error.__cause__ or error.__context__
+        return error is self

@@ -11,6 +11,7 @@ import types
 
 from .errors import NotPicklable
 from .hints import TYPE_CHECKING
+from .interrupts import came_by_signal
 
 if TYPE_CHECKING:
     import inspect
@@ -23,7 +24,8 @@ __all__ = [
     "explain_weight",
     "function_name",
     "headline",
-    "plain_headline",
+    "safe_repr",
+    "shortened",
     "signature_of",
     "type_name",
 ]
@@ -38,10 +40,15 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
 _CALL_LENGTH = 120
+# More of what an exception says is not told; the exception itself has all of it.
+_TEXT_LENGTH = 100_000
 
 _NO_LOCK = "tasks share no memory, so they need no lock: return the result and combine the results afterwards"
 _NO_QUEUE = "a task needs no queue to hand over its result: return the result instead"
 _NO_MEMORY = "tasks share no memory: return the result instead"
+_OPEN = "pass the file name and open it inside {func}()"
+_MAKE = "make it inside {func}()"
+_MODULE = "put its class into a module of its own, a file beside your script, and import it from there"
 _C_CLASSES = ("PyCStructType", "UnionType", "PyCArrayType", "PyCPointerType", "PyCFuncPtrType", "PyCSimpleType")
 # What to do instead, by the full name of the type (or of one of its bases).
 _INSTEAD = {
@@ -90,6 +97,28 @@ _INSTEAD = {
     "dummymp.taskqueue.TaskQueue": "make one inside {func}(), or use dummymp.run(...) there",
     "subprocess.Popen": "start the program inside {func}()",
     "multiprocessing.context.Process": "queue another dummymp.run(...) instead",
+    "_thread._local": _MAKE,
+    # Of other libraries.
+    "h5py._hl.base.HLObject": _OPEN,
+    "h5py._hl.dataset.Dataset": "pass its values, dataset[()], or the file name and open it inside {func}()",
+    "netCDF4._netCDF4.Dataset": _OPEN,
+    "netCDF4._netCDF4.Variable": "pass its values, variable[:], or the file name and open it inside {func}()",
+    "pyarrow.parquet.core.ParquetFile": _OPEN,
+    "pyarrow.parquet.core.ParquetWriter": _OPEN,
+    "pyarrow.lib.NativeFile": _OPEN,
+    "rich.console.Console": _MAKE,
+    "rich.progress.Progress": "return what is to be shown, or use dummymp's own: process_until_done(progress=True)",
+    "sqlalchemy.engine.base.Engine": "pass the URL and call create_engine() inside {func}()",
+    "sqlalchemy.engine.base.Connection": "pass the URL and connect inside {func}()",
+    "sqlalchemy.orm.session.Session": "pass the URL and make a session inside {func}()",
+    "sqlalchemy.orm.session.sessionmaker": "pass the URL and make a session inside {func}()",
+    "sqlalchemy.orm.state.InstanceState": _MODULE,
+    "sqlalchemy.orm.decl_api.DeclarativeMeta": _MODULE.replace("its class", "it"),
+    "sqlalchemy.orm.decl_api.DeclarativeAttributeIntercept": _MODULE.replace("its class", "it"),
+    "bs4.element.NavigableString": "pass its text: str(...)",
+    "bs4.element.Tag": "pass its HTML, str(...), or its text",
+    "_box.Box": "pass plain data, and make it inside {func}()",  # An object of a jitclass of numba.
+    "numba.experimental.jitclass.base.JitClassType": _MODULE.replace("its class", "it"),
 }  # fmt: skip
 _INSTEAD_RETURN = {
     "_io._IOBase": "return what is in it, or its name",
@@ -105,6 +134,11 @@ _INSTEAD_RETURN = {
     "posix.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
     "nt.ScandirIterator": "return a list of paths: [entry.path for entry in ...]",
     "builtins.async_generator": "return a list of its items",
+    "h5py._hl.dataset.Dataset": "return its values: dataset[()]",
+    "netCDF4._netCDF4.Variable": "return its values: variable[:]",
+    "bs4.element.NavigableString": "return its text: str(...)",
+    "bs4.element.Tag": "return its HTML, str(...), or its text",
+    "_box.Box": "return plain data",
     "builtins.coroutine": "{func} is an async function: queue a plain one that calls asyncio.run({func}(...))",
 }
 _TOO_DEEP = "is nested too deeply: one thing holds the next, and so on, hundreds of times."
@@ -131,11 +165,21 @@ def explain_call(
     """
     name = function_name(func)
     start = f"cannot send task {number}, {name}(...), to a worker: "
-    found = _find_in_arguments(func, args, kwargs, dump) or _find_in_function(func, dump)
+    try:
+        found = _find_in_arguments(func, args, kwargs, dump) or _find_in_function(func, dump)
+    except Exception as problem:  # It looks into the values, and that may be code of the user.
+        if came_by_signal(problem):
+            raise
+        found = None
     if found is None:
         return NotPicklable(start + _first_line(error))
     where, path, value = found
-    if _is_too_deep(error):
+    if "'get_ipython'" in where:
+        return NotPicklable(
+            f"{start}it has a line that begins with ! or %, and those work in IPython itself only, not in a worker. "
+            f"For a command, call subprocess.run([...]) inside {name}()"
+        )
+    if _is_too_deep(error) and not _way_out(value, _INSTEAD, name):
         return NotPicklable(f"{start}{where} {_TOO_DEEP} Pass a flat list, and build what you need inside {name}()")
     why = "" if _way_out(value, _INSTEAD, name) else f" ({_first_line(error)})"
     return NotPicklable(start + _sentence(where, path, value, name, _INSTEAD) + why)
@@ -143,9 +187,16 @@ def explain_call(
 
 def explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
     """Say, for the end of a sentence about a task, which part of its result cannot be sent."""
-    if _is_too_deep(error):
-        return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
+    try:
+        return _explain_result(value, name, error, dump)
+    except BaseException:  # It looks into the value, and that may be code of the user.
+        return f"its result cannot be sent back: it is a {type(value).__qualname__} ({_first_line(error)})"
+
+
+def _explain_result(value: Any, name: str, error: BaseException, dump: Callable[[Any], object]) -> str:
     path, part = _culprit(value, dump)
+    if _is_too_deep(error) and not _way_out(part, _INSTEAD, name):
+        return f"its result cannot be sent back: it {_TOO_DEEP} Return a flat list"
     sentence = _sentence("it", path, part, name, {**_INSTEAD, **_INSTEAD_RETURN}) if part is not value else None
     if sentence is None:
         way_out = _way_out(value, {**_INSTEAD, **_INSTEAD_RETURN}, name)
@@ -210,24 +261,40 @@ def headline(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException(type(error), error, None)
         summary.__dict__["__notes__"] = None
-        return list(summary.format_exception_only())[-1].strip()
-    except Exception:
-        return plain_headline(error)
+        return shortened(list(summary.format_exception_only())[-1].strip())
+    except BaseException as problem:
+        # What an exception says of itself is code of the user, and `traceback` looks at more than that.
+        if came_by_signal(problem):
+            raise
+        return shortened(f"{type(error).__qualname__}: {_text_of(error)}".removesuffix(": "))
 
 
-def plain_headline(error: BaseException) -> str:
-    """Do as `headline` without the help of `traceback`, which may fail itself.
-
-    That reads properties of the exception, and since Python 3.15 it looks for the module that was not found: it imports
-    packages, and lists the folders of sys.path.
-    """
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+def _text_of(error: BaseException) -> str:
     try:
-        text = str(error)
-    except Exception:
-        text = "<exception str() failed>"
-    return f"{name}: {text}" if text else name
+        return f"{error!s}"
+    except BaseException as problem:
+        if came_by_signal(problem):
+            raise
+        return "<exception str() failed>"  # As Python says it.
+
+
+def safe_repr(value: object) -> str:
+    """Give the repr of anything, also where its own ``__repr__`` raises."""
+    try:
+        return shortened(f"{value!r}")
+    except BaseException as problem:
+        if came_by_signal(problem):
+            raise
+        return f"{type(value).__qualname__}(...)"
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of a text that nobody would read to its end."""
+    left_out = len(text) - _TEXT_LENGTH
+    if left_out <= 0:
+        return text
+    half = _TEXT_LENGTH // 2
+    return f"{text[:half]} ... ({left_out} characters are left out) ... {text[-half:]}"
 
 
 def function_name(func: Any) -> str:
@@ -237,7 +304,10 @@ def function_name(func: Any) -> str:
     while isinstance(func, (functools.partial, functools.partialmethod)) and not hasattr(func, "__name__"):
         func = func.func
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)
-    return name.replace("<locals>.", "") if isinstance(name, str) else type(func).__qualname__
+    if not isinstance(name, str):
+        return type(func).__qualname__
+    name = name.replace("<locals>.", "")
+    return "<lambda>" if name.endswith("<lambda>.<lambda>") else name  # Where it stands is no name.
 
 
 def type_name(value: Any) -> str:
@@ -361,7 +431,8 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _sentence(where: str, path: str, value: Any, name: str, table: dict[str, str]) -> str:
-    verb = f"{where} holds a {type_name(value)} at {path}" if path else f"{where} is a {type_name(value)}"
+    what = f"the class {value.__qualname__}" if isinstance(value, type) else f"a {type_name(value)}"
+    verb = f"{where} holds {what} at {path}" if path else f"{where} is {what}"
     way_out = _way_out(value, table, name)
     reason = ". Such an object only works in the process that opened it" if _is_a(value, _OWN_PROCESS) else ""
     return f"{verb}{reason}. {way_out or 'Send plain data instead (numbers, text, lists, dicts, arrays)'}"
@@ -373,6 +444,8 @@ def _way_out(value: Any, table: dict[str, str], name: str) -> str:
         if text is not None:
             if not text.startswith("{func}"):
                 text = text[0].upper() + text[1:]
+            if name.endswith("<lambda>"):
+                text = text.replace("{func}()", "the function")
             return text.format(func=name)
     return ""
 
@@ -395,5 +468,5 @@ def _is_too_deep(error: BaseException | None) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
+    text = _text_of(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

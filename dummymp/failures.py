@@ -3,31 +3,44 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import linecache
 import traceback
+import types
 from typing import TYPE_CHECKING, Any
 
-from .explain import headline, plain_headline
+from .explain import headline, shortened
+from .interrupts import came_by_signal
 from .pickling import dumps, loads
 
 if TYPE_CHECKING:
-    import types
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["pack_failure", "story", "traceback_text"]
+__all__ = ["own_trace", "pack_failure", "story"]
 
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
-# Our own modules between the loop of a worker and the function of the user.
-_OURS = (f"{__package__}.worker", f"{__package__}.chunks")
-# Between an exception and the next, in Python's words.
-_CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
-_CONTEXT = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+# Our own modules between the loop of a worker, or the inline engine, and the function of the user.
+_OURS = tuple(f"{__package__}.{name}" for name in ("worker", "chunks", "inline"))
+_LED_TO = "The above exception was the direct cause of the following exception:"
+_LED_ON = "During handling of the above exception, another exception occurred:"
+# The attributes of exceptions as Python itself sees them: a class may have something else under these names.
+_TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESS = (
+    vars(BaseException)[name].__get__ for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+)
+# Attributes of these kinds are not in the `__dict__`.
+_DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# The arguments of these say it all, or the rest is better left: what Python suggests for a name that is not found, it
+# would look for in our own frames.
+_BY_ARGS = (BaseException, OSError, NameError, AttributeError, getattr(builtins, "BaseExceptionGroup", None))
 
 
 def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
     """Serialise an exception: ``(pickle or None, "Type: text", traceback text, about_task)``.
 
     The pickle is there only if it was seen to come back as it was, or without those of its attributes that cannot
-    travel. `about_task`: the text names the task as ``{task}``.
+    travel; then its text may lack all but the first line. `about_task`: the text names the task as ``{task}``.
     """
     text = headline(error)
     return dumps((_pack_exception(error), text, story(error), about_task))
@@ -35,38 +48,50 @@ def pack_failure(error: BaseException, *, about_task: bool = False) -> bytes:
 
 def story(error: BaseException) -> str:
     """Give the traceback of an exception of a task, as Python would print it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
-        trace = trace.tb_next  # Our own frames say nothing to the user.
+    trace = own_trace(error)
     # Of a very deep recursion only the innermost calls: to format a million of them takes a minute.
     limit = -DEEP if _is_deep(trace) else None
-    return traceback_text(error, trace, limit)
-
-
-def traceback_text(error: BaseException, trace: types.TracebackType | None, limit: int | None = None) -> str:
-    """Format an exception as Python would, with `trace` as its traceback; where Python fails, without its hints."""
     try:
-        return "".join(traceback.format_exception(type(error), error, trace, limit=limit)).rstrip()
-    except Exception:
-        return _plain_text(error, trace, limit)
+        return "".join(map(shortened, traceback.format_exception(type(error), error, trace, limit=limit))).rstrip()
+    except BaseException as problem:
+        # It looks into the frames for suggestions, and asks the exception: that may call any code.
+        if came_by_signal(problem):
+            raise
+        return "\n\n".join(_plain_parts(error, trace))
 
 
-def _plain_text(error: BaseException, trace: types.TracebackType | None, limit: int | None) -> str:
-    """Format an exception, and those that led to it: see `plain_headline`."""
-    text = joint = ""
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        calls = "".join(traceback.format_tb(trace, limit))
-        start = "Traceback (most recent call last):\n" if calls else ""
-        text = f"{start}{calls}{plain_headline(one)}{joint}{text}"
-        if one.__cause__ is not None:
-            one, joint = one.__cause__, _CAUSE
-        else:
-            one, joint = None if one.__suppress_context__ else one.__context__, _CONTEXT
-        trace = None if one is None else one.__traceback__
-    return text
+def own_trace(error: BaseException) -> types.TracebackType | None:
+    """Give the traceback of an exception of a task without our own frames, which say nothing to the user."""
+    trace: types.TracebackType | None = _TRACEBACK(error)
+    while trace is not None and dict.get(trace.tb_frame.f_globals, "__name__") in _OURS:
+        trace = trace.tb_next
+    return trace
+
+
+def _plain_parts(error: BaseException, trace: types.TracebackType | None) -> list[str]:
+    """Tell the story of an exception without looking into it: frames, type, text, and before it what led to it."""
+    parts = ["\n".join([*_plain_frames(trace), headline(error)])]
+    seen = {id(error)}
+    while True:
+        cause: BaseException | None = _CAUSE(error)
+        before = _CONTEXT(error) if cause is None and not _SUPPRESS(error) else cause
+        if before is None or id(before) in seen:
+            return parts
+        seen.add(id(before))
+        how = _LED_ON if cause is None else _LED_TO
+        parts[:0] = ["\n".join([*_plain_frames(_TRACEBACK(before)), headline(before)]), how]
+        error = before
+
+
+def _plain_frames(trace: types.TracebackType | None) -> Iterator[str]:
+    frames = [(frame.f_code, number) for frame, number in traceback.walk_tb(trace)]
+    if frames:
+        yield "Traceback (most recent call last):"
+    for code, number in frames[-DEEP:]:
+        yield f'  File "{code.co_filename}", line {number}, in {code.co_name}'
+        line = linecache.getline(code.co_filename, number or 0).strip()
+        if line:
+            yield f"    {line}"
 
 
 def _is_deep(trace: types.TracebackType | None) -> bool:
@@ -78,11 +103,14 @@ def _is_deep(trace: types.TracebackType | None) -> bool:
 
 
 def _pack_exception(error: BaseException) -> bytes | None:
-    for portable in (error, _Portable(error, _same), _Portable(error, _what_travels)):
+    ways = [error, *(_Portable(error, take) for take in (_same, _what_travels, _none_for_the_rest))]
+    for portable in ways:
         try:
             data = dumps(portable)
             back = loads(data)
-            if type(back) is type(error) and _same_text(back, error):
+            if type(back) is not type(error) or not _slots(error).keys() <= _slots(back).keys():
+                continue
+            if _same_text(back, error, first_line=portable is ways[-1]):
                 return data
         except BaseException:
             continue
@@ -98,6 +126,11 @@ def _what_travels(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if _travels(value)}
 
 
+def _none_for_the_rest(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Put None in the place of what does not travel: the text may need that there is something."""
+    return {**dict.fromkeys(attributes), **_what_travels(attributes)}
+
+
 def _travels(value: Any) -> bool:
     try:
         loads(dumps(value))
@@ -106,11 +139,30 @@ def _travels(value: Any) -> bool:
     return True
 
 
-def _same_text(one: BaseException, other: BaseException) -> bool:
+def _same_text(one: BaseException, other: BaseException, *, first_line: bool) -> bool:
     """Compare what two exceptions say, apart from the addresses in the default repr of objects: <Model at 0x7f...>."""
     import re
 
-    return re.sub("0x[0-9a-fA-F]+", "", str(one)) == re.sub("0x[0-9a-fA-F]+", "", str(other))
+    texts = [re.sub("0x[0-9a-fA-F]+", "", str(error)) for error in (one, other)]
+    if first_line:
+        texts = [text.partition("\n")[0] for text in texts]
+    return texts[0] == texts[1]
+
+
+def _slots(error: BaseException) -> dict[str, Any]:
+    """Give the attributes in ``__slots__`` of Python classes."""
+    return _members(error, [cls for cls in type(error).__mro__ if "__slots__" in vars(cls)])
+
+
+def _members(error: BaseException, classes: Iterable[type]) -> dict[str, Any]:
+    """Give the attributes that are not in its ``__dict__``, as far as they are set: the line of a SyntaxError."""
+    found: dict[str, Any] = {}
+    for cls in classes:
+        for name, descriptor in vars(cls).items() if cls not in _BY_ARGS else ():
+            if type(descriptor) in _DESCRIPTORS and not name.startswith("__") and name not in found:
+                with contextlib.suppress(Exception):
+                    found[name] = descriptor.__get__(error)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class _Portable:
@@ -125,7 +177,8 @@ class _Portable:
         args: Any = error.args
         if isinstance(error, OSError):
             args = OSError.__reduce__(error)[1]  # The name of the file is not among them.
-        return _rebuild_exception, (type(error), self._wrap(args), self._take(error.__dict__))
+        members = _members(error, type(error).__mro__)
+        return _rebuild_exception, (type(error), self._wrap(args), self._take(error.__dict__), self._take(members))
 
     def _wrap(self, value: Any) -> Any:
         """Wrap the exceptions in the arguments, too: those of an exception group."""
@@ -134,10 +187,18 @@ class _Portable:
         return type(value)(map(self._wrap, value)) if type(value) in (list, tuple) else value
 
 
-def _rebuild_exception(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = cls.__new__(cls, *args)
-    error.args = args
+def _rebuild_exception(
+    cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any], members: dict[str, Any]
+) -> BaseException:
+    try:
+        error = cls.__new__(cls, *args)
+    except TypeError:  # One of its own, with other parameters.
+        error = next(base for base in cls.__mro__ if base.__module__ == "builtins").__new__(cls, *args)
+    vars(BaseException)["args"].__set__(error, args)  # It may be frozen.
     if isinstance(error, OSError):
         OSError.__init__(error, *args)  # Its number and text stand beside its args.
     error.__dict__.update(state)
+    for name, value in members.items():
+        with contextlib.suppress(Exception):  # It cannot be written.
+            object.__setattr__(error, name, value)
     return error

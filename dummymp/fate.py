@@ -50,7 +50,7 @@ def _rebuild(pickled: bytes | None, text: str, trace: str, what: str) -> BaseExc
         except BaseException:
             pass  # Its class cannot be found or built here: the stand-in has its text.
     rebuilt = error if isinstance(error, BaseException) else TaskFailed(text)
-    rebuilt.__cause__ = WorkerTraceback(trace, what)
+    vars(BaseException)["__cause__"].__set__(rebuilt, WorkerTraceback(trace, what))  # Its class may have its own.
     return rebuilt
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import nesting
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
+from .failures import own_trace, story
 from .freeze import freeze
 from .log import logger
 from .pickling import load_arguments, loads
@@ -121,7 +122,12 @@ class InlineEngine:
             self._requeued(task)
             self.waiting.append(task)
             return None
-        return self._ended(task, value, error, "" if error is None else _story(task, error))
+        if error is None:
+            return self._ended(task, value, None, "")
+        trace = own_trace(error)
+        after = self._ended(task, None, error, _story(task, error))
+        task._value = trace  # For debuggers: `pdb.pm()` finds the line that failed, with its variables.
+        return after
 
     def _outcome(self, task: Task[Any]) -> tuple[Any, BaseException | None]:
         began = time.perf_counter()
@@ -139,7 +145,7 @@ class InlineEngine:
             task.attempts -= 1
             raise
         except BaseException as problem:
-            error = problem
+            error = BaseException.with_traceback(problem, own_trace(problem))
         task.seconds = time.perf_counter() - began
         return value, error
 
@@ -215,14 +221,9 @@ class _Surroundings:
 
 
 def _story(task: Task[Any], error: BaseException) -> str:
-    if isinstance(error, NotPicklable):
+    if issubclass(type(error), NotPicklable):
         return str(error)
-    from .failures import traceback_text
-
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
-        trace = trace.tb_next
-    return f"{task.describe()}, failed: {headline(error)}\n{traceback_text(error, trace)}"
+    return f"{task.describe()}, failed: {headline(error)}\n{story(error)}"
 
 
 def _call(after: _After | None) -> None:

@@ -160,7 +160,7 @@ def came_to_us(interrupt: KeyboardInterrupt) -> bool:
     """
     trace = interrupt.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _WAITING:
+        if str(dict.get(trace.tb_frame.f_globals, "__name__")).partition(".")[0] not in _WAITING:
             return False
         trace = trace.tb_next
     return True

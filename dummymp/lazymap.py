@@ -28,6 +28,7 @@ from .chunks import FAILED, read_entries
 from .errors import TaskFailed, WorkerDied
 from .explain import function_name
 from .freeze import Frozen, freeze_function
+from .fulldisk import raise_lost
 from .interrupts import came_to_us, deferrable, held, shorten
 from .log import DEBUG, WARNING, logger
 from .mapinput import CHUNK_SECONDS, READING_SECONDS, MapInput
@@ -42,6 +43,7 @@ from .wrongcalls import check_item_call
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from .maptasks import Item
     from .options import Options
@@ -249,6 +251,7 @@ class _LazyMap:
                         bar(count)
         finally:
             self._close()
+        raise_lost()
         failure, self._input.failure = self._input.failure, None
         if failure is not None:
             try:
@@ -505,7 +508,9 @@ class _LazyMap:
                 content = error
         if self._call.returns:
             return content
-        raise _raisable(content, self._call.name) from content.__cause__
+        if self._call.here:
+            raise _raisable(content, self._call.name, content.__traceback__)  # With the frames of the user.
+        raise _raisable(content, self._call.name, None) from content.__cause__
 
 
 class _Unread:
@@ -527,10 +532,10 @@ class _Unread:
             )  # fmt: skip
 
 
-def _raisable(error: BaseException, name: str) -> Exception:
+def _raisable(error: BaseException, name: str, trace: TracebackType | None) -> Exception:
     """Give an exception as it is raised; what would end the script that reads the results has a stand-in."""
     if isinstance(error, Exception):
-        return error.with_traceback(None)
+        return error.with_traceback(trace)
     what = "sys.exit()" if isinstance(error, SystemExit) else f"raise {type(error).__name__}"
     failed = TaskFailed(
         f"an item of {name}(...) ended itself by {what}. A call ends with return; "

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import time
 
-from .errors import TasksFailed
+from .errors import TasksFailed, WorkerTraceback
+from .explain import safe_repr
 from .hints import TYPE_CHECKING
 from .interrupts import own_code
-from .log import logger
+from .log import ERROR, is_on_stderr, logger
 
 if TYPE_CHECKING:
     import threading
@@ -52,7 +53,9 @@ class Ledger:
         self._begun = 0
         self._before = 0, 0  # How many were done and failed when nothing was queued or running the last time.
         self.stop: Task[Any] | None = None
+        # What has failed since `raise_all`, and whether it is to be raised, whatever is configured by then.
         self._unraised: dict[int, BaseException] = {}
+        self._to_raise = False
         self._callbacks: Callbacks | None = None
 
     def outstanding(self) -> int:
@@ -95,12 +98,13 @@ class Ledger:
             if not self._close(task, time.time(), None, error):
                 return None
             on_error = self._options.on_error
-            if on_error == "raise":
+            if on_error != "stop":
                 self._unraised[task.index] = error
-            elif on_error == "stop" and self.stop is None and task.started_at is not None:
+                self._to_raise |= on_error == "raise"
+            elif self.stop is None and task.started_at is not None:
                 self.stop = task
         callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
-        return functools.partial(_tell_failure, how, callback)
+        return functools.partial(_tell_failure, how, error, callback)
 
     def went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         """Note the ends of tasks that one worker ended one after another, and what they returned."""
@@ -166,12 +170,14 @@ class Ledger:
         """Raise what has failed and was not raised yet, all in one, with on_error="raise"; `ended`: of so many."""
         with self._lock:
             errors, self._unraised = self._unraised, {}
-        if errors:
+            to_raise, self._to_raise = self._to_raise or self._options.on_error == "raise", False
+        if errors and to_raise:
             errors = dict(sorted(errors.items()))
             first = next(iter(errors))
+            others = ", the results of the others in get_returns()" if len(errors) < ended else ""
             raise TasksFailed(
-                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {errors[first]!r}. "
-                "All are in get_errors(), the results of the others in get_returns()",
+                f"{self._out_of(len(errors), ended)} failed; the first is task {first}: {safe_repr(errors[first])}. "
+                f"All are in get_errors(){others}",
                 errors,
             )
 
@@ -182,11 +188,14 @@ class Ledger:
         return f"{failed} of {'' if ended == self.done + self.failed else 'the last '}{ended} tasks"
 
 
-def _tell_failure(how: str, callback: After | None) -> None:
+def _tell_failure(how: str, error: BaseException, callback: After | None) -> None:
     if how:
         own_code.reached = True
         try:
             logger().error("%s", how)
+            cause = vars(BaseException)["__cause__"].__get__(error)
+            if type(cause) is WorkerTraceback and cause.text in how:
+                cause.told = is_on_stderr(ERROR)
         finally:  # Ctrl-C may come to a log handler. Then this is not called again, so the callback has its turn now.
             _call(callback)
     else:

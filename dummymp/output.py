@@ -17,8 +17,9 @@ import sys
 from typing import Any
 
 from .bars import make_room
+from .fulldisk import note_lost
 from .interrupts import came_by_signal, own_code
-from .log import logger, to_log
+from .log import logger, tell_broken
 from .pickling import loads
 from .transport import EXTRAS, STDERR, STDOUT
 
@@ -57,14 +58,14 @@ class Screen:
             if came_by_signal(error):
                 raise
             if isinstance(error, (OSError, ValueError)):
+                note_lost(name, error)
                 return  # Closed, or a pipe that nobody reads any more: the user's own next print says so.
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:
                 self._complained = file
-                logger().error(
-                    "your sys.%s raised %s: %s. Text of tasks is lost.",
-                    name, type(error).__name__, error, exc_info=to_log(error, error.__traceback__),
-                )  # fmt: skip
+                logger().exception(
+                    "your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error
+                )
 
 
 class Lines:
@@ -97,14 +98,21 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         task: The call number; it becomes `record.task`.
         prefix: Stands before the text; ``{pid}``, ``{task}`` and ``{worker}`` are filled in.
     """
-    import logging
-
     fields = loads(data)
     for name, pickle in fields.pop(EXTRAS, {}).items():
         try:
             fields[name] = loads(pickle)
         except Exception as error:
             fields[name] = f"({name} cannot be rebuilt here: {type(error).__name__}: {error})"
+    try:
+        _handle(fields, task, prefix)
+    except Exception as error:
+        tell_broken(error, fields["levelno"], str(fields["msg"]))
+
+
+def _handle(fields: dict[str, Any], task: int, prefix: str) -> None:
+    import logging
+
     record = logging.makeLogRecord(fields)
     record.task = task
     receiver = logging.getLogger(record.name)
@@ -119,10 +127,4 @@ def handle_record(data: Any, task: int, prefix: str) -> None:
         record.levelname = level  # One that the script has named, or named anew.
     make_room()
     own_code.reached = True
-    try:
-        receiver.handle(record)
-    except Exception as error:
-        if came_by_signal(error):
-            raise
-        # A filter or handler of the user's own. The tasks must not suffer for it; it is told as logging tells it.
-        logging.Handler.handleError(logging.NullHandler(), record)
+    receiver.handle(record)

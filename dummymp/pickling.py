@@ -339,7 +339,7 @@ _IS_OF_PYTHON = 1 << 9
 
 # Types of which was found that nothing here knows anything of them. None of the user, which would live on in it.
 _ORDINARY: set[type] = set()
-_BY_NAME = frozenset({*_GENERATORS, *_ENDS, "ndarray"})
+_BY_NAME = frozenset({*_GENERATORS, *_OF_THIS_PROCESS, "ndarray"})
 
 
 def _reduce_by_kind_name(obj: Any, kind: str) -> Any:

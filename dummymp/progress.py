@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .bars import Standing, redraw
@@ -37,9 +38,10 @@ def show_progress(
     bar: Any = tqdm(total=total - before, unit="task")
 
     shown: str | None = None
+    drawn = time.monotonic()
 
     def update() -> None:
-        nonlocal shown
+        nonlocal shown, drawn
         completed, running, total = counts()
         reason = None if running else waiting_for()
         if bar.total != total - before:
@@ -48,9 +50,10 @@ def show_progress(
         if news:
             bar.update(news)
         if reason != shown:
-            shown = reason
+            shown, drawn = reason, time.monotonic()
             bar.set_postfix_str(f"waiting: {reason}" if reason else "")
-        elif not news:
+        elif not news and time.monotonic() - drawn >= REFRESH_SECONDS / 2:
+            drawn = time.monotonic()
             bar.refresh()  # The clock at least has gone on.
         redraw()
 

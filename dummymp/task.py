@@ -68,7 +68,7 @@ class Task(Generic[T]):
     size: int  # What its result took on its way, in bytes.
     _pid: Any
     _counted: bool  # among the queue's running tasks
-    _value: Any
+    _value: Any  # What it returned; if it failed in this very process, its traceback.
     _error: BaseException | None
 
     def __init__(self, queue: Owner, index: int, name: str, timeout: float | None, retries: int) -> None:
@@ -136,8 +136,8 @@ class Task(Generic[T]):
         if self._error is None:
             value: T = self._value
             return value
-        if isinstance(self._error, Exception):
-            raise self._error.with_traceback(None)
+        if issubclass(type(self._error), Exception):
+            raise BaseException.with_traceback(self._error, self._value)  # Its class may have its own.
         what = "sys.exit()" if isinstance(self._error, SystemExit) else f"raise {type(self._error).__name__}"
         raise TaskFailed(
             f"task {self.index}, {self.name}(...), ended itself by {what}. A task ends with return; "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import functools
 import os
@@ -16,6 +17,7 @@ from . import nesting
 from .errors import TaskKilled, WorkersCannotStart
 from .explain import function_name, headline
 from .fitting import check_fit
+from .fulldisk import raise_lost, tell_lost
 from .hints import TYPE_CHECKING
 from .interrupts import came_to_us, deferrable, held, in_main_interpreter, shorten
 from .ledger import Ledger
@@ -77,6 +79,8 @@ class TaskQueue:
         self._engine: Any = None
         # What is known of the functions that were queued last, by their ids.
         self._repeats: dict[int, Repeat] = {}
+        # The code of functions that were queued, by their names; None where it was looked for a `return` in it.
+        self._codes: dict[str, Any] = {}
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
         self._looks = 0  # So many times somebody asked for results while nothing had begun.
@@ -139,6 +143,7 @@ class TaskQueue:
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(self, len(self._ledger.tasks), function_name(func), options.timeout, options.retries)
+        self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task.freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -273,6 +278,7 @@ class TaskQueue:
 
         Raises:
             TasksFailed: With on_error="raise": at least one task failed; all have run.
+            OSError: The disk is full, and what tasks printed could not be written; all have run.
             Exception: With on_error="stop": what the first task that failed raised; the rest was stopped.
             WorkersCannotStart: No worker comes up; the tasks are still queued.
             MissingExtra: `progress` without tqdm.
@@ -290,6 +296,7 @@ class TaskQueue:
             succeeded, failed = self._ledger.end_batch()
             self._ledger.sum_up(succeeded, failed)
             self._ledger.raise_all(succeeded + failed)
+            raise_lost()
         return done
 
     def step(self, timeout: float = 0) -> bool:
@@ -315,6 +322,7 @@ class TaskQueue:
         if self._ledger.outstanding():
             return False
         self._ledger.raise_all(sum(self._ledger.end_batch()))
+        raise_lost()
         return True
 
     def _go_a_round(self) -> None:
@@ -375,6 +383,7 @@ class TaskQueue:
         if not task._has_ended() and not self._drive(task._has_ended, _until(timeout)):
             self._leave_off_in_time(timeout)
             raise TimeoutError(f"task {task.index}, {task.name}(...), has not ended after {timeout:g} s; it goes on")
+        raise_lost()
 
     def _leave_off(self, why: str) -> None:
         """Note why driving ended, for what is said if the program ends before the tasks have begun."""
@@ -423,7 +432,10 @@ class TaskQueue:
                 from .leftovers import tell_idle
 
                 tell_idle(waiting)
-        return {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
+        returns = {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
+        if all(value is None for value in returns.values()):
+            self._look_for_return(returns)
+        return returns
 
     def get_errors(self) -> dict[int, BaseException]:
         """Give the exceptions of the calls that did not: ``{call number: exception}``, in call order. A copy.
@@ -444,7 +456,21 @@ class TaskQueue:
         for task in tasks:
             if task.state == "failed":
                 task.outcome()
-        return [task.outcome() for task in tasks]
+        values = [task.outcome() for task in tasks]
+        if all(value is None for value in values):
+            self._look_for_return({task.index: None for task in tasks})
+        return values
+
+    def _look_for_return(self, numbers: Iterable[int]) -> None:
+        """Say, once for each function, that it lacks a ``return``, if it does: all these tasks gave None."""
+        names = collections.Counter(self._ledger.tasks[number].name for number in numbers)
+        for name, count in names.items():
+            code = self._codes.get(name)
+            if count > 1 and code is not None:
+                from .noreturn import tell_no_return
+
+                self._codes[name] = None
+                tell_no_return(name, code, count)
 
     # --- settings ---
 
@@ -702,6 +728,7 @@ def _tell_left() -> None:
         from .leftovers import tell_left
 
         tell_left(running, waiting)
+    tell_lost()
 
 
 def _start_over_after_fork() -> None:

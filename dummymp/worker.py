@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import nesting, niceness
@@ -522,10 +521,10 @@ def _serve(worker: Worker) -> None:
         worker.loop()
     except SystemExit as leave:
         code = NO_DESCRIPTORS if leave.code == NO_DESCRIPTORS else 70
-    except BaseException:
+    except BaseException as error:
         # A fault of ours, not of a task. It must be seen, and the parent blames the task that was running.
-        os.write(STDERR, traceback.format_exc().encode("utf-8", "backslashreplace"))
         code = 70
+        os.write(STDERR, story(error).encode("utf-8", "backslashreplace"))
     finally:
         _leave(worker, code)
 

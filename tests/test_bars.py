@@ -232,3 +232,10 @@ def test_room_in_several_files(clock: list[float], monkeypatch: pytest.MonkeyPat
         file.flush()
         text: Any = (tmp_path / "log").read_bytes().decode()
     assert re.search(r"/5 \[.*\]\r?\none\r?\ntwo\r?\n", text)
+
+
+@pytest.mark.parametrize("work", [DONE, MAP], ids=["process_until_done", "map"])
+def test_a_bar_in_a_file_begins_once(work: str, script: Script) -> None:
+    """It is drawn at 0 % once. Previously twice, in two lines, though nothing had been said in between."""
+    done = script("import dummymp\ndef talk(n): pass\n" + work)
+    assert done.stderr.count("  0%|") == 1

@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -426,7 +427,7 @@ def test_an_end_of_a_pipe() -> None:
 def test_what_ctypes_makes() -> None:
     """Libraries, functions of them, and classes of the script hold addresses of this process."""
     library = ctypes.CDLL(None) if os.name == "posix" else ctypes.cdll.msvcrt
-    assert refusal(lambda: library).endswith("is a ctypes.CDLL. Load it inside test_what_ctypes_makes.<lambda>()")
+    assert refusal(lambda: library).endswith("is a ctypes.CDLL. Load it inside the function")
     assert refusal(fit, library.abs).endswith("Load its library inside fit()")
 
     class Local(ctypes.Structure):
@@ -439,3 +440,85 @@ def test_what_nobody_can_make_again() -> None:
     """`from sys import version_info` and its like: the worker has its own."""
     for value in (sys.version_info, sys.flags, sys.float_info, sys.int_info):
         assert loads(dumps([value])) == [value]
+
+
+# --- of other libraries, by stand-ins of the same names ----------------------------------------------------------
+
+
+def _refuse(self: Any) -> Any:
+    raise TypeError("no default __reduce__")
+
+
+def stand_in(name: str, *bases: type) -> Any:
+    """Make an object that cannot travel, of a class of this full name."""
+    module, _, name = name.rpartition(".")
+    return type(name, bases, {"__module__": module, "__reduce__": _refuse})()
+
+
+MODULE = "Put it into a module of its own, a file beside your script, and import it from there"
+LIBRARIES = [
+    (stand_in("h5py._hl.files.File", type(stand_in("h5py._hl.base.HLObject"))), "Pass the file name and open it"),
+    (stand_in("h5py._hl.dataset.Dataset"), "Pass its values, dataset[()], or the file name and open it inside fit()"),
+    (stand_in("netCDF4._netCDF4.Dataset"), "Pass the file name and open it inside fit()"),
+    (stand_in("netCDF4._netCDF4.Variable"), "Pass its values, variable[:], or"),
+    (stand_in("pyarrow.parquet.core.ParquetFile"), "Pass the file name and open it inside fit()"),
+    (stand_in("rich.console.Console"), "Make it inside fit()"),
+    (stand_in("sqlalchemy.engine.base.Engine"), "Pass the URL and call create_engine() inside fit()"),
+    (stand_in("sqlalchemy.engine.base.Connection"), "Pass the URL and connect inside fit()"),
+    (stand_in("sqlalchemy.orm.session.Session"), "Pass the URL and make a session inside fit()"),
+    (stand_in("sqlalchemy.orm.state.InstanceState"), "Put its class into a module of its own"),
+    (stand_in("bs4.element.NavigableString"), "Pass its text: str(...)"),
+    (stand_in("mine.J", type(stand_in("_box.Box"))), "Pass plain data, and make it inside fit()"),
+    (threading.local(), "Make it inside fit()"),
+]
+
+
+@pytest.mark.parametrize(("value", "way_out"), LIBRARIES, ids=lambda value: type(value).__name__)
+def test_objects_of_other_libraries(value: Any, way_out: str) -> None:
+    """It is said what to pass instead."""
+    assert f"argument 'db' is a {type_name(value)}. {way_out}" in refusal(fit, value)
+
+
+@pytest.mark.parametrize(
+    "name", ["sqlalchemy.orm.decl_api.DeclarativeMeta", "numba.experimental.jitclass.base.JitClassType"]
+)
+def test_classes_of_the_script_that_other_libraries_have_made(name: str) -> None:
+    """They are called by their name, and can be imported where they cannot be sent."""
+    module, _, short = name.rpartition(".")
+    kind = type(short, (type,), {"__module__": module})
+    made = kind("User", (), {"__module__": "__main__", "lock": threading.Lock()})
+    assert refusal(fit, made) == f"argument 'db' is the class User. {MODULE}"
+
+
+def test_a_text_that_holds_its_whole_page() -> None:
+    """What beautifulsoup gives is a text, and all of the page with it: its text alone is what to pass and return."""
+    kind = type("NavigableString", (str,), {"__module__": "bs4.element"})
+    text = kind("hi")
+    text.next = deep = []
+    for _ in range(100_000):
+        deep.append([])
+        deep = deep[0]
+    assert refusal(fit, text) == "argument 'db' is a bs4.element.NavigableString. Pass its text: str(...)"
+    with pytest.raises(Exception) as caught:
+        dumps([text])
+    told = explain_result([text], "fit", caught.value, dumps)
+    assert "holds a bs4.element.NavigableString at [0]. Return its text: str(...)" in told
+
+
+def test_lines_of_ipython() -> None:
+    """`!command` and `%magic` are calls of get_ipython(); it is said what to call instead."""
+    shell = stand_in("IPython.core.interactiveshell.InteractiveShell")
+    variables: dict[str, Any] = {"get_ipython": types.MethodType(lambda self: self, shell), "__name__": "__main__"}
+    exec("def listing():\n    get_ipython().system('ls')", variables)
+    assert refusal(variables["listing"]) == (
+        "it has a line that begins with ! or %, and those work in IPython itself only, not in a worker. "
+        "For a command, call subprocess.run([...]) inside listing()"
+    )
+
+
+def test_a_lambda_inside_a_lambda() -> None:
+    """It has no name that says anything, and so has the place where it stands."""
+    inner = (lambda: lambda a: a)()
+    assert function_name(inner) == "<lambda>"
+    with open(os.devnull) as file:
+        assert refusal(inner, file).endswith("Pass the file name and open it inside the function")

@@ -308,3 +308,39 @@ def test_a_task_has_its_time() -> None:
 def test_globals_are_those_of_the_module(number: int) -> None:
     """A function of a module travels by name, so that it uses the module's variables."""
     assert dummymp.run(add_offset, number).result() == number + OFFSET
+
+
+def _fail_inside(n: int) -> None:
+    secret = n * 10
+    raise ValueError(secret)
+
+
+def _fail(n: int) -> None:
+    _fail_inside(n)
+
+
+@pytest.mark.parametrize("how", ["result", "results", "stop", "map"])
+def test_the_traceback_leads_to_the_line_that_failed(how: str) -> None:
+    """Its innermost frames are the user's, also the second time, so that a debugger finds the variables there."""
+    queue = dummymp.TaskQueue(engine="inline", on_error="stop" if how == "stop" else "continue")
+    task = queue.run(_fail, 4)
+    ask = {
+        "result": task.result,
+        "results": queue.results,
+        "stop": queue.process_until_done,
+        "map": lambda: list(queue.map(_fail, [4])),
+    }[how]
+    for _ in range(1 if how == "stop" else 2):
+        with pytest.raises(ValueError, match="40") as caught:
+            ask()
+        trace = caught.value.__traceback__
+        frames = []
+        while trace is not None:
+            frames.append(trace.tb_frame)
+            trace = trace.tb_next
+        assert [frame.f_code.co_name for frame in frames if "test_inline" in frame.f_code.co_filename][-2:] == [
+            "_fail",
+            "_fail_inside",
+        ]
+        assert frames[-1].f_locals["secret"] == 40
+        assert [frame.f_code.co_name for frame in frames].count("_fail") == 1

@@ -634,3 +634,44 @@ open("go", "w").close()
     )
     assert done.stdout.splitlines() == ["end", "a thread", "atexit"], done.stderr
     assert done.stderr.splitlines() == ["a record", "no line end"]
+
+
+FULL = """
+import dummymp, os, sys
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    "wait", ["dummymp.process_until_done()", "dummymp.results()", "task.result()", "list(dummymp.map(print, [1]))"]
+)
+def test_a_full_disk(wait: str, script: Script) -> None:
+    """What only tasks print cannot be written: who waits is told by an exception, as of a `print` in a loop."""
+    done = script(f"{FULL}task = dummymp.run(print, 'x')\n{wait}", "-u")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "OSError: [Errno 28] No space left on device. What tasks print is lost: it cannot be written to sys.stdout. "
+        "Their results are kept"
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_is_no_end_of_the_work(script: Script) -> None:
+    """All tasks run, their results are there, and it is raised once. Where nobody waits, it is told at the end."""
+    after = """
+for n in range(3):
+    dummymp.run(print, n), dummymp.run(abs, -n)
+try:
+    dummymp.process_until_done()
+except OSError as error:
+    print(error.errno, file=sys.stderr)
+print(dummymp.process_until_done(), dummymp.get_returns(), file=sys.stderr)
+task = dummymp.run(print, 1)
+while not task.done():
+    pass
+"""
+    lines = script(FULL + after, "-u").stderr.splitlines()
+    assert lines[:2] == ["28", "True {0: None, 1: 0, 2: None, 3: 1, 4: None, 5: 2}"]
+    assert len(lines) == 3
+    assert "What tasks print is lost" in lines[2]

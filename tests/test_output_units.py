@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dummymp
 from dummymp.forward import Forwarder, LineWriter
+from dummymp.log import logger
 from dummymp.output import Lines, Screen, handle_record
 from dummymp.pickling import dumps, loads
 from dummymp.transport import RECORD, STDERR, STDOUT, TEXT, TEXT_HEAD, U64
@@ -361,7 +363,7 @@ def test_exception_with_traceback(kept: list[logging.LogRecord]) -> None:
 
     def log(logger: logging.Logger) -> None:
         try:
-            _ = 1 // 0
+            _ = 1 / 0
         except ZeroDivisionError:
             logger.exception("it failed")
 
@@ -441,3 +443,45 @@ def test_a_handler_that_raises(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().err
     assert "RuntimeError: bad handler" in told
     assert "text of the record" in told
+
+
+@pytest.mark.parametrize("which", ["handler", "filter", "factory"])
+def test_logging_of_the_user_that_raises_for_what_we_say(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told as logging tells it, and driving goes on. Previously it came out of process_until_done."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"bad {which}")
+
+    class Bad(logging.Handler):
+        emit = refuse
+
+    ours, handler, factory = logging.getLogger("dummymp"), Bad(), logging.getLogRecordFactory()
+    queue = dummymp.TaskQueue(engine="inline")
+    for _ in range(2):
+        queue.run(divmod, 1, 0)
+    try:
+        if which == "handler":
+            ours.addHandler(handler)
+        elif which == "filter":
+            ours.addFilter(refuse)
+        else:
+            logging.setLogRecordFactory(refuse)
+            handle_record(dumps({**logging.LogRecord("x", 30, "", 0, "of a task", (), None).__dict__}), 3, "")
+        assert queue.process_until_done()
+    finally:
+        ours.removeHandler(handler)
+        ours.removeFilter(refuse)
+        logging.setLogRecordFactory(factory)
+    told = capsys.readouterr().err
+    assert told.count("--- Logging error ---") == 3 + (which == "factory")
+    assert f"RuntimeError: bad {which}" in told
+    assert "task 1, divmod(1, 0), failed: ZeroDivisionError" in told
+    assert ("of a task" in told) == (which == "factory")
+    assert len(queue.get_errors()) == 2
+
+
+def test_where_what_we_say_was_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Its record names the line that says it."""
+    logger().warning("here")
+    line = test_where_what_we_say_was_said.__code__.co_firstlineno + 2
+    assert [(record.filename, record.lineno) for record in caplog.records] == [("test_output_units.py", line)]
