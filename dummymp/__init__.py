@@ -21,6 +21,7 @@ A map of the package, from the top down:
     handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
     forkserver         the server: starts workers, ends everything           boot, processes, niceness
     worker             inside a worker                                       chunks, nesting, seeds, surroundings
+                       ... generators of the script                          streams
     mainmodule         ... what stands for the script there                  whenloaded
     failures           ... what a task raised
     freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors

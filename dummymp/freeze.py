@@ -131,7 +131,7 @@ def freeze(
 def freeze_function(func: Callable[..., Any], *, here: bool = False) -> FunctionBlob:
     """Serialise a function alone, for many calls. Arguments and exception: as `freeze`."""
     try:
-        return _freeze_function(func, here)
+        return _freeze_function(func, here, many=True)
     except Exception as error:
         if has_scripts():
             with contextlib.suppress(Exception), scripts_by_name():
@@ -199,9 +199,9 @@ class Remembered:
 _remembered: dict[int, Remembered] = {}
 
 
-def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
+def _freeze_function(func: Callable[..., Any], here: bool, many: bool = False) -> FunctionBlob:
     if here:
-        return FunctionBlob(dumps(func, here=True), False, pace_of(func))
+        return FunctionBlob(dumps(func, here=True, many=many), False, pace_of(func))
     blob: FunctionBlob | None = None
     known = _remembered.get(id(func))
     if known is not None:
@@ -214,7 +214,7 @@ def _freeze_function(func: Callable[..., Any], here: bool) -> FunctionBlob:
     captured = Captured()
     stable = captured.add(func)
     collector = Collector(find_again=True)
-    data = dumps(func, take=collector)
+    data = dumps(func, take=collector, many=many)
     weight = len(data) + sum(map(len, collector.pieces))
     if weight > HEAVY:
         _hint(func, weight)

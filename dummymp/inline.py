@@ -24,6 +24,7 @@ from .freeze import freeze
 from .log import logger
 from .pickling import load_arguments, loads
 from .seeds import reseed
+from .streams import set_numbering
 from .surroundings import capture
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ class _Surroundings:
 
         self._before = current()
         apply_surroundings(self._cwd, self._variables)
+        self._numbering = set_numbering(lambda: self._task)
         if self._seed is not None:
             for name, get, put in (("random", "getstate", "setstate"), ("numpy.random", "get_state", "set_state")):
                 module = sys.modules.get(name)
@@ -214,6 +216,7 @@ class _Surroundings:
         from .surroundings import apply_surroundings
 
         apply_surroundings(*self._before)
+        set_numbering(self._numbering)
         if self._seed is not None:
             reseed(None, 0, loaded=False)
         for module, put, state in self._random:

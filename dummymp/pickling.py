@@ -23,6 +23,7 @@ from .keepsakes import may_be_keepsake, reduce_keepsake
 from .modules import is_library, other_name, travels_by_name
 from .namesakes import explained
 from .reducers import BY_KIND, Table, reduce_module
+from .streams import reduce_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,16 +55,17 @@ ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
 _SMALL_ATOMS = ATOMS - {bytes}
 
 
-def dumps(value: Any, *, here: bool = False, take: Callback | None = None) -> bytes:
+def dumps(value: Any, *, here: bool = False, take: Callback | None = None, many: bool = False) -> bytes:
     """Serialise any value; by value where the other side could not import it.
 
     Args:
         value: The value.
         here: It will be loaded in this very process.
         take: Is shown each buffer (`pickle.PickleBuffer`), and may take it out of the stream.
+        many: It will be loaded for many calls.
     """
     with io.BytesIO() as file:
-        _pickler_class()(file, here, take).dump(value)
+        _pickler_class()(file, here, take, many).dump(value)
         return file.getvalue()
 
 
@@ -230,9 +232,14 @@ _HARMLESS = {
 # --- the pickler -------------------------------------------------------------------------------------------------
 
 # The generators behind `random.random` and `numpy.random.random`: each task uses those of its own process, which are
-# seeded for it, not a copy of ours, with which all tasks would draw the same. By the name of their class.
-_GENERATORS = {"Random": ("random", "_inst"), "RandomState": ("numpy.random.mtrand", "_rand")}
-
+# seeded for it, not a copy of ours, with which all tasks would draw the same. By the name of their class. For others of
+# these classes, those of the script, see `streams`.
+_GENERATORS = {
+    "Random": ("random", "_inst"),
+    "RandomState": ("numpy.random.mtrand", "_rand"),
+    "Generator": ("numpy.random", ""),
+}
+_GENERATOR_MODULES = ("random", "numpy.random", "numpy.random.mtrand", "numpy.random._generator")
 
 # Things that pickle takes for a number that means nothing elsewhere, by the names of their types and modules: the ends
 # of multiprocessing.Pipe(), and what sub-interpreters are made with (since Python 3.14).
@@ -242,11 +249,6 @@ _OF_THIS_PROCESS = {
     "Queue": ("concurrent.interpreters._queues",),
     "Interpreter": ("concurrent.interpreters",),
 }
-
-
-def _is_shared_generator(obj: Any) -> bool:
-    module, name = _GENERATORS[type(obj).__name__]
-    return getattr(sys.modules.get(module), name, None) is obj
 
 
 _pickler: Any = None
@@ -267,10 +269,11 @@ def _pickler_class() -> Any:
     class Pickler(base):  # type: ignore[misc, valid-type]
         """Sends by value what a worker cannot import; knows of small things what cloudpickle knows."""
 
-        def __init__(self, file: io.BytesIO, here: bool, take: Callback | None) -> None:
+        def __init__(self, file: io.BytesIO, here: bool, take: Callback | None, many: bool = False) -> None:
             self.dispatch_table = table.now()
             super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
             self._here = here
+            self._many = many
             self._namespaces: dict[int, dict[str, Any]] = {}
             self._is_trial = False
 
@@ -292,7 +295,7 @@ def _pickler_class() -> Any:
             if kind.__module__ == "annotationlib" and kind.__name__ == "ForwardRef":
                 return reduce_forward_ref(obj, self._namespaces, self._travels)
             if kind.__name__ in _BY_NAME:
-                return _reduce_by_kind_name(obj, kind.__name__)
+                return _reduce_by_kind_name(obj, kind.__name__, self._many)
             if may_be_keepsake(kind):
                 return reduce_keepsake(obj)
             if not kind.__flags__ & _IS_OF_PYTHON or is_library(kind.__module__):
@@ -342,11 +345,13 @@ _ORDINARY: set[type] = set()
 _BY_NAME = frozenset({*_GENERATORS, *_OF_THIS_PROCESS, "ndarray"})
 
 
-def _reduce_by_kind_name(obj: Any, kind: str) -> Any:
+def _reduce_by_kind_name(obj: Any, kind: str, many: bool) -> Any:
     """Reduce what is known by the name of its type alone, for the module of that need not be loaded."""
-    if kind in _GENERATORS and _is_shared_generator(obj):
+    if kind in _GENERATORS and type(obj).__module__ in _GENERATOR_MODULES:
         module, name = _GENERATORS[kind]
-        return getattr, (sys.modules[module], name)
+        if getattr(sys.modules.get(module), name, None) is obj:
+            return getattr, (sys.modules[module], name)
+        return reduce_generator(obj, many=many)
     if kind in _OF_THIS_PROCESS and type(obj).__module__ in _OF_THIS_PROCESS[kind]:
         # What would travel is a number by which only this process knows it.
         raise pickle.PicklingError("it works in this process only")

@@ -33,6 +33,7 @@ from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, 
 from .questions import refuse_questions
 from .seeds import reseed
 from .sources import forget_bootstrap, keep_source
+from .streams import set_numbering
 from .surroundings import apply_settings, apply_surroundings, moves
 from .transport import (
     ATOM_RESULT,
@@ -128,9 +129,9 @@ class Worker:
         self._argv: list[str] = list(sys.argv)
         self._disabled = logging.root.manager.disable
         self.task = 0
-        self.stdout = LineWriter(channel, STDOUT, self._number)
-        self.stderr = LineWriter(channel, STDERR, self._number)
-        self.forwarder = Forwarder(channel, name, self._number)
+        self.stdout = LineWriter(channel, STDOUT, self.number)
+        self.stderr = LineWriter(channel, STDERR, self.number)
+        self.forwarder = Forwarder(channel, name, self.number)
         self._chunks = Chunks(channel, page or Page(-1), self)
         self._around = 0  # The surroundings of the running chunk.
         self._placed = 0  # The surroundings that this process was put into.
@@ -161,7 +162,7 @@ class Worker:
         """Tell since when there is nothing to do, by `time.monotonic`; None if there is."""
         return self._channel.waiting_since
 
-    def _number(self) -> int:
+    def number(self) -> int:
         """Give the number of the task that runs, or of the item."""
         number = self._chunks.running()
         return self.task if number is None else number
@@ -505,6 +506,7 @@ def _serve(worker: Worker) -> None:
     # What C code was doing says nothing to the user (shown since Python 3.14).
     faulthandler.enable(file=STDERR, **({"c_stack": False} if sys.version_info >= (3, 14) else {}))
     make_main()
+    set_numbering(worker.number)
     _own = sys.__stdout__, sys.__stderr__  # Kept, for what a sitecustomize printed there is not for the script.
     # As in a script they are the same, for who goes back to them. Python's own would lose what it holds when we end.
     sys.stdout = sys.__stdout__ = worker.stdout  # type: ignore[misc, assignment]
