@@ -6,7 +6,7 @@ from __future__ import annotations
 from .explain import function_name
 from .hints import TYPE_CHECKING
 from .interrupts import came_by_signal, own_code
-from .log import logger
+from .log import logger, to_log
 
 if TYPE_CHECKING:
     from typing import Any, Callable
@@ -49,7 +49,7 @@ class Callbacks:
         self._again[what, line] = 0
         logger().error(
             "%s: %s. The task itself is fine; the callback is skipped this time.",
-            what, error, exc_info=None if own is None else (type(error), error, own),
+            what, error, exc_info=None if own is None else to_log(error, own),
         )  # fmt: skip
 
     def sum_up(self) -> None:

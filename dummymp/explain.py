@@ -266,7 +266,7 @@ def headline(error: BaseException) -> str:
         # What an exception says of itself is code of the user, and `traceback` looks at more than that.
         if came_by_signal(problem):
             raise
-        return shortened(f"{type(error).__qualname__}: {_text_of(error)}".removesuffix(": "))
+        return shortened(f"{type_name(error)}: {_text_of(error)}".removesuffix(": "))
 
 
 def _text_of(error: BaseException) -> str:

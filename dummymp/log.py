@@ -10,9 +10,10 @@ from .hints import TYPE_CHECKING
 from .interrupts import came_by_signal, held
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Any
 
-__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "is_on_stderr", "logger", "tell_broken"]
+__all__ = ["DEBUG", "ERROR", "INFO", "WARNING", "is_on_stderr", "logger", "tell_broken", "to_log"]
 
 # The numbers of logging.
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
@@ -85,3 +86,14 @@ def tell_broken(error: Exception, level: int, text: str, args: tuple[Any, ...] =
         raise error
     record = logging.LogRecord("dummymp", level, __file__, 0, text, args, None)
     logging.Handler.handleError(logging.NullHandler(), record)
+
+
+def to_log(error: BaseException, trace: TracebackType | None) -> Any:
+    """Give what ``exc_info=`` takes; None where Python cannot format it, for then logging itself would raise."""
+    import traceback
+
+    try:
+        traceback.format_exception(type(error), error, trace)
+    except Exception:
+        return None
+    return type(error), error, trace

@@ -19,7 +19,7 @@ from typing import Any
 from .bars import make_room
 from .fulldisk import note_lost
 from .interrupts import came_by_signal, own_code
-from .log import logger, tell_broken
+from .log import logger, tell_broken, to_log
 from .pickling import loads
 from .transport import EXTRAS, STDERR, STDOUT
 
@@ -63,9 +63,10 @@ class Screen:
             # Something of the user's own in the place of the stream. The tasks must not suffer for it.
             if self._complained is not file:
                 self._complained = file
-                logger().exception(
-                    "your sys.%s raised %s: %s. Text of tasks is lost.", name, type(error).__name__, error
-                )
+                logger().error(
+                    "your sys.%s raised %s: %s. Text of tasks is lost.",
+                    name, type(error).__name__, error, exc_info=to_log(error, error.__traceback__),
+                )  # fmt: skip
 
 
 class Lines:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
-from typing import Any
 
 import pytest
 from conftest import Script
-
-import dummymp
 
 SOURCES = {
     "Generator": "import numpy\nrng = numpy.random.default_rng(42)\ndef draw(rng): return float(rng.normal())\n",
@@ -49,10 +45,14 @@ def test_each_call_has_its_own_stream(script: Script, source: str) -> None:
     assert len(found) == 1
 
 
-def test_generators_of_single_calls_are_what_they_are() -> None:
+def test_generators_of_single_calls_are_what_they_are(script: Script) -> None:
     """A generator for each call draws what it would draw in a plain loop; and so does one that comes back."""
+    done = script("""
+    import random, dummymp
     own = [random.Random(seed) for seed in range(5)]
     expected = [random.Random(seed).random() for seed in range(5)]
     assert [dummymp.run(random.Random.random, each).result() for each in own] == expected
-    back: Any = dummymp.run(lambda: random.Random(7)).result()
+    back = dummymp.run(lambda: random.Random(7)).result()
     assert back.random() == random.Random(7).random()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
