@@ -62,7 +62,7 @@ _FORMULA = re.compile(r"\S\s*~\s*\S")  # "y ~ log(x)", of patsy, statsmodels and
 _WORD = re.compile(r"[^\W\d]\w*")
 # IPython keeps in these all that was typed and shown.
 _OF_SHELL = frozenset({"In", "Out"})
-_HAS_DOCSTRING = 0x4000000  # In the flags of code, since Python 3.13.
+_HAS_DOCSTRING = 0x4000000  # In the flags of code, since Python 3.14.
 _text_of_code: weakref.WeakKeyDictionary[types.CodeType, tuple[frozenset[str], bool]] = weakref.WeakKeyDictionary()
 
 
@@ -100,7 +100,7 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def _texts(code: types.CodeType) -> Iterator[str]:
     """Give the text constants of a piece of code, without its docstring."""
-    has_docstring = code.co_flags & _HAS_DOCSTRING if sys.version_info >= (3, 13) else code.co_name[:1] != "<"
+    has_docstring = code.co_flags & _HAS_DOCSTRING if sys.version_info >= (3, 14) else code.co_name[:1] != "<"
     for constant in code.co_consts[1 if has_docstring else 0 :]:
         for each in constant if isinstance(constant, (tuple, frozenset)) else (constant,):
             if isinstance(each, str):

@@ -59,7 +59,8 @@ def keep_source(name: str, text: str) -> None:
 
 def forget_bootstrap() -> None:
     """Forget the source of the command that started this process: `exec` in a task has the same file name."""
-    # Since Python 3.13, by the name of the file and of the function, and by the first line.
+    # Since Python 3.13; its first releases knew it by the name of the file, later ones also by function and line.
+    linecache.cache.pop("<string>", None)
     getattr(linecache, "_interactive_cache", {}).clear()
 
 
