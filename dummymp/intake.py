@@ -257,7 +257,9 @@ class Intake:
             if dropped and task in dropped:
                 tasks.append(None)
                 continue
-            if task is not begun:
+            if task is begun:
+                begun = handle.begun = None  # It may come here again, for its next attempt.
+            else:
                 task.attempts += 1  # It began and ended since we looked last.
             task.seconds = seconds
             task._pid = pid
@@ -277,10 +279,17 @@ class Intake:
             if not handle.assigned and handle.engine is not None and not handle.revoked:
                 self._release(handle)
             return
-        first = handle.assigned[0] if handle.begun is tasks[0] and tasks[0] not in handle.dropped else None
-        handle.assigned = collections.deque(task for task in handle.assigned if task.index not in numbers)
+        left = collections.deque(task for task in handle.assigned if task.index not in numbers)
+        first = handle.begun if handle.begun is tasks[0] and tasks[0] not in handle.dropped else None
+        if first is not None and left:
+            # These were sent since it gave that back, and come first now.
+            self._had_not_begun(handle)
+            first = None
+        handle.assigned = left
         if first is None:
             self.queue_again(handle, tasks)
+            if left and left[0] is not handle.begun:
+                self.begin(handle)
         else:
             # It was told that this one begins, and it would have, this very moment: it gets it once more.
             handle.post_again(first)
@@ -346,8 +355,11 @@ class Intake:
 
     def begin(self, handle: WorkerHandle) -> None:
         """Take note that a worker begins the first of its tasks."""
-        task = handle.begun = handle.assigned[0]
+        task = handle.assigned[0]
         handle.start_clock()
+        if task is handle.begun:
+            return  # One that was sent later has ended first.
+        handle.begun = task
         if task in handle.dropped:
             return  # Its end has been told.
         task.state = "running"
