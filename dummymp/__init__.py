@@ -39,6 +39,7 @@ from __future__ import annotations
 from .api import (
     available_cpus,
     configure,
+    forget,
     get_errors,
     get_returns,
     get_stats,
@@ -90,6 +91,7 @@ __all__ = [
     "WorkersCannotStart",
     "available_cpus",
     "configure",
+    "forget",
     "get_errors",
     "get_returns",
     "get_stats",

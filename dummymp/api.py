@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "available_cpus",
     "configure",
+    "forget",
     "get_errors",
     "get_returns",
     "get_stats",
@@ -53,6 +54,7 @@ nesting.hide(_queue)
 
 available_cpus = _told(_queue.available_cpus)
 configure = _queue.configure
+forget = _told(_queue.forget)
 get_errors = _told(_queue.get_errors)
 get_returns = _told(_queue.get_returns)
 get_stats = _told(_queue.get_stats)

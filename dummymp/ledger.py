@@ -37,7 +37,8 @@ class Ledger:
         options: The settings of the queue: `on_start`, `on_end` and `on_error` are looked at.
 
     Attributes:
-        tasks: All of them; the index of each is its number.
+        tasks: Those that were not forgotten, in call order.
+        forgotten: So many were forgotten, so the next one has this number and theirs together.
         running: So many are known to run now.
         done: So many have ended well.
         failed: So many have ended otherwise.
@@ -48,6 +49,7 @@ class Ledger:
         self._lock = lock
         self._options = options
         self.tasks: list[Task[Any]] = []
+        self.forgotten = 0
         self.running = self.done = self.failed = 0
         # Those that began and have not ended: what runs, and what waits for its next attempt.
         self._begun = 0
@@ -65,6 +67,27 @@ class Ledger:
     def counts(self) -> tuple[int, int, int]:
         """Give what callbacks are told: how many tasks have ended, have begun and not ended, and are there at all."""
         return self.done + self.failed, self._begun, len(self.tasks)
+
+    @property
+    def next_number(self) -> int:
+        """Give the number that the next task will have."""
+        return self.forgotten + len(self.tasks)
+
+    def find(self, number: int) -> Task[Any] | None:
+        """Give the task with a call number; None if there is none, or it was forgotten."""
+        place = number - self.forgotten
+        if 0 <= place < len(self.tasks) and self.tasks[place].index == number:
+            return self.tasks[place]
+        return next((task for task in self.tasks if task.index == number), None)
+
+    def forget(self) -> None:
+        """Forget what has ended. Who holds the lock calls it, and sees to what it knows of `tasks`."""
+        kept = [task for task in self.tasks if not task._has_ended()]
+        self.forgotten += len(self.tasks) - len(kept)
+        self.tasks = kept
+        self.done = self.failed = 0
+        self._before = 0, 0
+        self._unraised.clear()
 
     # --- fates: told by the engine ---
 
@@ -104,7 +127,7 @@ class Ledger:
             elif self.stop is None and task.started_at is not None:
                 self.stop = task
         callback = self._callback("on_end", self._options.on_end) if task.started_at is not None else None
-        return functools.partial(_tell_failure, how, error, callback)
+        return functools.partial(_tell_failure, [how] if how else [], error, callback)
 
     def went_well(self, ends: Iterable[tuple[Task[Any], Any]]) -> Iterator[After | None]:
         """Note the ends of tasks that one worker ended one after another, and what they returned."""
@@ -188,17 +211,18 @@ class Ledger:
         return f"{failed} of {'' if ended == self.done + self.failed else 'the last '}{ended} tasks"
 
 
-def _tell_failure(how: str, error: BaseException, callback: After | None) -> None:
-    if how:
-        own_code.reached = True
-        try:
+def _tell_failure(texts: list[str], error: BaseException, callback: After | None) -> None:
+    try:
+        if texts:
+            how = texts.pop()
+            own_code.reached = True
             logger().error("%s", how)
             cause = vars(BaseException)["__cause__"].__get__(error)
             if type(cause) is WorkerTraceback and cause.text in how:
                 cause.told = is_on_stderr(ERROR)
-        finally:  # Ctrl-C may come to a log handler. Then this is not called again, so the callback has its turn now.
-            _call(callback)
-    else:
+    finally:
+        # Ctrl-C may come to a log handler, or now: then this is called again, and has nothing more to log.
+        own_code.reached = False
         _call(callback)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Leftovers: what is said of tasks that have not ended, at the end of the program, and to who asks for results that
-nobody has worked for. Loaded if there are any.
+"""Leftovers: what is said of tasks that have not ended, at the end of the program, to who asks for results that
+nobody has worked for, and to who queues others after Ctrl-C. Loaded if there are any.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .log import INFO, WARNING, logger
 if TYPE_CHECKING:
     from .task import Task
 
-__all__ = ["tell_idle", "tell_left"]
+__all__ = ["tell_idle", "tell_left", "tell_old_calls"]
 
 # So many of the tasks that were running are told by name.
 NAMED = 3
@@ -53,6 +53,15 @@ def tell_idle(waiting: int) -> None:
     none = "the queued task has not" if waiting == 1 else f"none of the {waiting} queued tasks has"
     text = "get_returns() only looks, and %s run yet. To run %s: dummymp.process_until_done()"
     logger().warning(text, none, "it" if waiting == 1 else "them")
+
+
+def tell_old_calls(waiting: int) -> None:
+    """Say that so many calls from before Ctrl-C have not ended, when new ones come from another cell, or line."""
+    text = "%s queued before Ctrl-C has not ended, and %s before the new ones. To forget all that was queued: reset()"
+    if waiting == 1:
+        logger().warning(text, "1 call", "runs")
+    else:
+        logger().warning(text.replace(" has ", " have "), f"{waiting} calls", "run")
 
 
 def _tasks_were(count: int) -> str:

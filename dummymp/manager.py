@@ -370,6 +370,8 @@ class Manager:
             self._intake.take_in(handle, handle.channel.receive())
         if handle.calling_back:
             self._intake.take_in(handle, handle.receive_all())
+        elif handle.has_more():
+            handle.call_back()  # It was just reading them, and had nothing to give.
         until, late = time.monotonic() + CALL_BACK_LIMIT, False
         while handle.awaits_answer() and not handle.channel.closed and not late:
             # On a busy machine we may come late; what was claimed is looked at all the same.

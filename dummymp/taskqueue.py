@@ -14,6 +14,7 @@ import time
 import weakref
 
 from . import nesting
+from .cells import current_cell
 from .errors import TaskKilled, WorkersCannotStart
 from .explain import function_name, headline
 from .fitting import check_fit
@@ -27,7 +28,7 @@ from .task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
-    from types import TracebackType
+    from types import CodeType, TracebackType
     from typing import Any, Callable
 
     from typing_extensions import ParamSpec
@@ -60,7 +61,13 @@ class TaskQueue:
         dummymp.run(f, 1); dummymp.process_until_done(); print(dummymp.get_returns())
         queue = dummymp.TaskQueue(); queue.run(f, 1); queue.process_until_done(); print(queue.get_returns())
 
-    All methods may be called from any thread.
+    All methods may be called from any thread. With ``with``, the end of the block runs what is queued::
+
+        with dummymp.TaskQueue(max_processes=2) as queue:
+            queue.run(f, 1)
+        print(queue.get_returns())
+
+    An error in the block stops the tasks instead.
 
     Args:
         **options: As for `configure`.
@@ -83,6 +90,10 @@ class TaskQueue:
         self._codes: dict[str, Any] = {}
         # Ctrl-C stopped the waiting since the last call was queued, so the user knows that not all has run.
         self._interrupted = False
+        # The code at the top level that it stopped then, until new calls come from elsewhere: see `_tell_old_calls`.
+        self._interrupted_in: CodeType | None = None
+        # What `results` gives begins here: killall() was called since the others were queued.
+        self._results_from = 0
         self._looks = 0  # So many times somebody asked for results while nothing had begun.
         # Why driving ended before all was done, and how many calls had been queued by then.
         self._left_off = "", 0
@@ -117,11 +128,12 @@ class TaskQueue:
             engine, task = self._record(func, args, kwargs)
         with self._lock:
             if engine is self._engine:
-                tasks = self._ledger.tasks
-                task.index = len(tasks)
-                if self._handed_over == task.index:
+                ledger = self._ledger
+                tasks = ledger.tasks
+                if self._handed_over == len(tasks):
                     engine.expect()
                 self._interrupted = False
+                task.index = ledger.forgotten + len(tasks)
                 tasks.append(task)  # In one step: Ctrl-C falls before it or after it.
             else:
                 engine = None
@@ -134,6 +146,8 @@ class TaskQueue:
     def _record(self, func: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Task[T]]:
         """Make a task of a call of which nothing is known; give the engine, too, that has frozen it."""
         check_fit(func, args, kwargs)
+        if self._interrupted_in is not None:
+            self._tell_old_calls()
         options = self._options
         edition = options.edition
         engine = self._engine
@@ -142,7 +156,7 @@ class TaskQueue:
                 engine = self._engine or self._start_engine()
         surroundings = engine.capture(options.seed, options.threads_per_task)
         # For now with the number that it will most likely have.
-        task: Task[T] = Task(self, len(self._ledger.tasks), function_name(func), options.timeout, options.retries)
+        task: Task[T] = Task(self, self._ledger.next_number, function_name(func), options.timeout, options.retries)
         self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
@@ -151,6 +165,17 @@ class TaskQueue:
         else:
             task.live = functools.partial(task.freeze, engine, func, args, kwargs, surroundings=surroundings)
         return engine, task
+
+    def _tell_old_calls(self) -> None:
+        """Say that calls from before Ctrl-C wait still, when the first comes from another cell: it may replace them."""
+        waiting = self._ledger.outstanding()
+        if waiting and current_cell() is self._interrupted_in:
+            return
+        self._interrupted_in = None
+        if waiting:
+            from .leftovers import tell_old_calls
+
+            tell_old_calls(waiting)
 
     def _remember(self, repeat: Repeat | None, options: Options, edition: int) -> None:
         """Remember a call for the next one of its function, unless a setting has changed since it was recorded."""
@@ -371,7 +396,8 @@ class TaskQueue:
                         bar()
                     self._raise_stop()
         except KeyboardInterrupt as interrupt:
-            self._interrupted = True
+            self._interrupted, self._interrupted_in = True, current_cell()
+            self._repeats.clear()  # The next call is looked at, by `_record`.
             if came_to_us(interrupt):
                 shorten(interrupt)
                 raise interrupt
@@ -387,7 +413,7 @@ class TaskQueue:
 
     def _leave_off(self, why: str) -> None:
         """Note why driving ended, for what is said if the program ends before the tasks have begun."""
-        self._left_off = why, len(self._ledger.tasks)
+        self._left_off = why, self._ledger.next_number
 
     def _leave_off_in_time(self, timeout: float | None) -> None:
         reason = self._waiting_for()
@@ -432,9 +458,10 @@ class TaskQueue:
                 from .leftovers import tell_idle
 
                 tell_idle(waiting)
-        returns = {task.index: task._value for task in list(self._ledger.tasks) if task.state == "done"}
+        tasks = [task for task in list(self._ledger.tasks) if task.state == "done"]
+        returns = {task.index: task._value for task in tasks}
         if all(value is None for value in returns.values()):
-            self._look_for_return(returns)
+            self._look_for_return(tasks)
         return returns
 
     def get_errors(self) -> dict[int, BaseException]:
@@ -448,22 +475,24 @@ class TaskQueue:
     def results(self) -> list[Any]:
         """Drive until all is done; give the results as a list, in call order.
 
+        What `killall` or `forget` came after is left out.
+
         Raises:
             Exception: What the first task (in call order) that failed raised.
         """
-        tasks = list(self._ledger.tasks)
+        tasks = [task for task in list(self._ledger.tasks) if task.index >= self._results_from]
         self.process_until_done()
         for task in tasks:
             if task.state == "failed":
                 task.outcome()
         values = [task.outcome() for task in tasks]
         if all(value is None for value in values):
-            self._look_for_return({task.index: None for task in tasks})
+            self._look_for_return(tasks)
         return values
 
-    def _look_for_return(self, numbers: Iterable[int]) -> None:
+    def _look_for_return(self, tasks: Iterable[Task[Any]]) -> None:
         """Say, once for each function, that it lacks a ``return``, if it does: all these tasks gave None."""
-        names = collections.Counter(self._ledger.tasks[number].name for number in numbers)
+        names = collections.Counter(task.name for task in tasks)
         for name, count in names.items():
             code = self._codes.get(name)
             if count > 1 and code is not None:
@@ -523,26 +552,29 @@ class TaskQueue:
         if isinstance(task, Task) and task._queue is self and task._has_ended():
             return False  # Also if another thread called reset() just now.
         found = self._find(task)
-        if found._has_ended() or self._engine is None:
+        if found is None or found._has_ended() or self._engine is None:
             return False
         with deferrable:
             self._hand_over()
             return bool(self._engine.kill(found))
 
-    def _find(self, task: Task[Any] | int) -> Task[Any]:
-        tasks = self._ledger.tasks
-        if isinstance(task, int) and not isinstance(task, bool):
-            if not 0 <= task < len(tasks):
-                raise ValueError(f"there is no task {task}; {len(tasks)} were queued, numbered from 0")
-            return tasks[task]
-        if not isinstance(task, Task):
+    def _find(self, task: Task[Any] | int) -> Task[Any] | None:
+        """Give a task of this queue; None if it has ended and was forgotten."""
+        if isinstance(task, Task):
+            if self._ledger.find(task.index) is not task:
+                raise ValueError(f"{task!r} is not in this queue (reset() forgets the tasks before it)")
+            return task
+        if isinstance(task, bool) or not isinstance(task, int):
             raise TypeError(f"kill() needs what run() returned, or a call number, got {task!r}")
-        if not (task.index < len(tasks) and tasks[task.index] is task):
-            raise ValueError(f"{task!r} is not in this queue (reset() forgets the tasks before it)")
-        return task
+        count = self._ledger.next_number
+        if not 0 <= task < count:
+            raise ValueError(f"there is no task {task}; {count} were queued, numbered from 0")
+        return self._ledger.find(task)
 
     def killall(self, queued: bool = True) -> None:
         """Stop all tasks that run and drop those that wait. Results so far stay; what was stopped is in `get_errors`.
+
+        `results` then speaks of what is queued afterwards.
 
         Args:
             queued: False keeps what waits.
@@ -551,6 +583,19 @@ class TaskQueue:
             with deferrable:
                 self._hand_over()
                 self._engine.kill_all(queued, "killall() was called")
+        left = (task.index for task in list(self._ledger.tasks) if not task._has_ended())
+        self._results_from = next(left, self._ledger.next_number)
+
+    def forget(self) -> None:
+        """Forget the calls that have ended: their results and exceptions. What is queued or running stays.
+
+        So do the settings, and the numbers: the next call has the number that it would have had. A `Task` that you
+        hold keeps its own result.
+        """
+        with held, self._lock:
+            waiting = len(self._ledger.tasks) - self._handed_over
+            self._ledger.forget()
+            self._handed_over = len(self._ledger.tasks) - waiting
 
     def reset(self) -> None:
         """Go back to the state after import: no tasks, no results, numbers from 0, default settings, no workers."""
@@ -623,6 +668,18 @@ class TaskQueue:
 
     # --- life ---
 
+    def __enter__(self) -> TaskQueue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Run what is queued, as `process_until_done`; after an error in the block stop it all, as `killall`."""
+        if error is None:
+            self.process_until_done()
+        else:
+            self.killall()
+
     def __repr__(self) -> str:
         done, running, total = self._ledger.counts()
         return f"<TaskQueue: {total} tasks, {done} ended, {running} running>"
@@ -643,7 +700,7 @@ class TaskQueue:
     def start_over(self) -> bool:
         """Be like new; tell whether tasks waited. For `nesting`, after every task: quick if there is nothing to do."""
         waited = False
-        if self._ledger.tasks or self._options.edition:
+        if self._ledger.next_number or self._options.edition:
             waited = self.has_waiting()
             self._options = Options()
             self._set_empty()
