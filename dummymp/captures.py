@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import types
 import weakref
@@ -86,7 +87,7 @@ class Captured:
             return isinstance(value.__self__, types.ModuleType) or value.__self__ is None
         if isinstance(value, type):
             return travels_by_name(value)
-        if kind is _LAZY:
+        if kind is _LAZY or kind is contextvars.ContextVar:
             return True
         if kind is types.MethodType:
             return nesting.is_hidden(value.__self__)

@@ -26,6 +26,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
+from .coroutines import COROUTINE, run_coroutine
 from .page import Page
 from .pickling import ATOMS, loads
 from .surroundings import moves
@@ -154,6 +155,8 @@ class Chunks:
                 else:
                     args, kwargs = loads(piece)
                     entry = func(*args, **kwargs)
+                if type(entry) is COROUTINE:
+                    entry = run_coroutine(entry)
                 now = clock()
                 if type(entry) not in ATOMS:
                     entry = self._special(owner.pack_value(entry, func))

@@ -100,6 +100,10 @@ class ProcessEngine:
         """Go one round without waiting, unless there was one just now, or another thread drives."""
         self._manager.go_a_round(self)
 
+    def tell_rest(self) -> None:
+        """Tell what was not told yet because Ctrl-C, or the like, came first."""
+        self._manager.tell_rest()
+
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""
         self._manager.take_in()

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_fit"]
 
-# What a function has in `co_flags` (see `inspect`) that is a generator, a coroutine, or an asynchronous generator.
-UNUSUAL = 0x20 | 0x80 | 0x200
+# What a function has in `co_flags` (see `inspect`) that is a generator or an asynchronous generator.
+UNUSUAL = 0x20 | 0x200
 # The type of code: `types.CodeType`.
 CODE = type((lambda: None).__code__)
 

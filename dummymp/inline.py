@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting
+from .contexts import call_with_values
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
 from .failures import own_trace, story
@@ -135,13 +136,13 @@ class InlineEngine:
         value, error = None, None
         try:
             task.freeze_live()
-            assert task.function is not None
+            assert task.function is not None and task.surroundings is not None
             with _Surroundings(task):
                 func = loads(task.function.data)
                 args, kwargs = load_arguments(task.arguments)
                 began = time.perf_counter()
                 with nesting.task_runs_here(task.describe):
-                    value = func(*args, **kwargs)
+                    value = call_with_values(task.surroundings.context.values, func, *args, **kwargs)
         except KeyboardInterrupt:
             task.attempts -= 1
             raise
@@ -149,6 +150,9 @@ class InlineEngine:
             error = BaseException.with_traceback(problem, own_trace(problem))
         task.seconds = time.perf_counter() - began
         return value, error
+
+    def tell_rest(self) -> None:
+        """Do nothing: what ends is told at once."""
 
     def take_in(self) -> None:
         """Do nothing: there is nobody else who could send something."""

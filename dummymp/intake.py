@@ -368,9 +368,9 @@ class Intake:
         self._outbox.post(handle.engine.began, task)
 
     def _had_not_begun(self, handle: WorkerHandle) -> None:
-        """Take back that a worker begins the first of its tasks."""
-        task = handle.assigned[0]
-        if handle.begun is task and task not in handle.dropped:
+        """Take back that a worker begins the task of which that was told last, if it has not ended."""
+        task = handle.begun
+        if task is not None and task not in handle.dropped:
             task.attempts -= 1
             self._outbox.post(handle.engine.requeued, task)
         handle.begun = None

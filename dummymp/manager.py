@@ -187,6 +187,11 @@ class Manager:
         finally:
             engine.asked_at = time.monotonic()
 
+    def tell_rest(self) -> None:
+        """Tell what was not told yet because Ctrl-C, or the like, came first."""
+        if self._outbox.broken_off:
+            self._deliver()
+
     def take_in(self) -> None:
         """Take in what workers sent, and start nothing."""
         with held, self._lock:
@@ -346,7 +351,7 @@ class Manager:
         handle.answered += 1
         if not handle.assigned:
             handle.engine = None
-        handle.deadline = None
+        handle.begun = handle.deadline = None
         handle.retiring = handle.stopped = True
         self._intake.count_running(engine, -1)
         self._pool.end(handle, grace=KILL_GRACE)

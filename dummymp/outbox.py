@@ -36,6 +36,9 @@ class Outbox:
 
     Args:
         worked_off: Is called when there was nothing more to do, or code of the user comes next.
+
+    Attributes:
+        broken_off: Something was raised while it was delivered, Ctrl-C perhaps, so that there may be more to tell.
     """
 
     def __init__(self, worked_off: Callable[[], object]) -> None:
@@ -50,6 +53,7 @@ class Outbox:
         # What is to be called next of the user's own code, and whether somebody is at it.
         self._afters: collections.deque[After] = collections.deque()
         self._delivering = False
+        self.broken_off = False
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -68,33 +72,37 @@ class Outbox:
 
     def deliver(self) -> bool:
         """Work off all entries, and call what they give; tell whether that was code of the user."""
-        called = False
-        if not self._lock.acquire(timeout=0 if self._patience_lost else PATIENCE):
-            self._patience_lost = True
-            with held:
-                self._work_off(everything=True)
-            return called
+        acquired = False
         try:
-            if self._delivering:
-                # A callback of the user has called us: its kill() has to be known when it returns, but what that says
-                # comes after the callback, so that callbacks that kill do not pile up.
-                with held:
+            with held:  # Ctrl-C between having the lock and knowing it would leave it locked for good.
+                acquired = self._lock.acquire(timeout=0 if self._patience_lost else PATIENCE)
+                if not acquired:
+                    self._patience_lost = True
                     self._work_off(everything=True)
-                return False
-            try:
-                self._delivering = True
-                while True:
-                    with held:
-                        self._work_off()
-                    if not self._afters:
-                        return called
-                    called = True
-                    self._call_next()
-            finally:
-                self._delivering = False
+                elif self._delivering:
+                    # A callback of the user has called us: its kill() has to be known when it returns, but what that
+                    # says comes after the callback, so that callbacks that kill do not pile up.
+                    self._work_off(everything=True)
+            return acquired and not self._delivering and self._deliver_all()
         finally:
-            self._patience_lost = False
-            self._lock.release()
+            if acquired:
+                self._patience_lost = False
+                self._lock.release()
+
+    def _deliver_all(self) -> bool:
+        called, self.broken_off = False, True
+        try:
+            self._delivering = True
+            while True:
+                with held:
+                    self._work_off()
+                if not self._afters:
+                    self.broken_off = False
+                    return called
+                called = True
+                self._call_next()
+        finally:
+            self._delivering = False
 
     def _call_next(self) -> None:
         """Call code of the user; again later, if Ctrl-C or the like came before that was reached."""

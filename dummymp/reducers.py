@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextvars
 import functools
 import gc
 import importlib
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import nesting
 from .codes import reduce_code
+from .contextvariables import reduce_variable
 from .functions import reduce_cell
 from .identity import once_around
 from .modules import module_travels_by_name, name_in_module, travels_by_name
@@ -150,6 +152,7 @@ BY_KIND: dict[Any, Callable[..., Any]] = {
     types.CodeType: reduce_code,
     types.MethodType: _reduce_method,
     functools._lru_cache_wrapper: _reduce_cache,
+    contextvars.ContextVar: reduce_variable,
     io.TextIOWrapper: _reduce_file,
     **{
         getattr(home, name): _or_by_name(reduce)

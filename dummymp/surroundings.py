@@ -7,6 +7,7 @@ program: sys.path, sys.argv, warnings filters, log levels; workers are told when
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -14,6 +15,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from .contexts import Held
 from .pickling import dumps, loads
 from .whenloaded import when_loaded
 
@@ -52,10 +54,11 @@ class Surroundings:
 
     Attributes:
         number: By which workers know it.
-        data: The pickle of ``(cwd, environ, seed)``; cwd is None where the directory was gone already.
+        context: What `contextvars` and `decimal` held.
+        data: The pickle of ``(cwd, environ, seed, context.data)``; cwd is None where the directory was gone already.
     """
 
-    __slots__ = ("cwd", "data", "environ", "number", "seed", "threads")
+    __slots__ = ("context", "cwd", "data", "environ", "number", "seed", "threads")
 
     def __init__(self, cwd: str | None, environ: dict[Any, Any], seed: int | None, threads: int | None) -> None:
         self.number = next(_numbers)
@@ -67,14 +70,16 @@ class Surroundings:
         if threads is not None:
             for name in THREAD_VARIABLES:
                 variables.setdefault(_key(name), _key(str(threads)))
-        self.data = dumps((cwd, variables, seed))
+        self.context = Held()
+        self.data = dumps((cwd, variables, seed, self.context.data))
 
     def hold(self) -> bool:
-        """Tell whether working directory and environment are still what they were. Each `run` asks, so in few steps."""
+        """Tell whether all of it is still what it was. Each `run` asks, so in few steps."""
         try:
-            return os.getcwd() == self.cwd and _environ() == self.environ
+            where: str | None = os.getcwd()
         except OSError:
-            return self.cwd is None and _environ() == self.environ  # The directory is gone.
+            where = None  # The directory is gone.
+        return where == self.cwd and _environ() == self.environ and self.context.hold()
 
 
 _last: Surroundings | None = None
@@ -199,9 +204,9 @@ class _Variables(dict):  # type: ignore[type-arg]
 
 
 class Settings:
-    """What holds for all tasks: import path, arguments, warnings filters and log levels of the parent, and its key."""
+    """What holds for all tasks: import path, arguments, warnings filters, log levels, limits and key of the parent."""
 
-    __slots__ = ("argv", "authkey", "disabled", "filters", "levels", "path", "to_logging")
+    __slots__ = ("argv", "authkey", "disabled", "field_size", "filters", "levels", "path", "recursion", "to_logging")
 
     def __init__(self) -> None:
         self.path = list(sys.path)
@@ -225,6 +230,9 @@ class Settings:
         # With it the proxies of a multiprocessing.Manager() know each other.
         current = getattr(sys.modules.get("multiprocessing"), "current_process", None)
         self.authkey = None if current is None else bytes(current().authkey)
+        self.recursion = sys.getrecursionlimit()
+        csv = sys.modules.get("_csv")
+        self.field_size = None if csv is None else csv.field_size_limit()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settings):
@@ -242,7 +250,8 @@ class Settings:
                 filters.append((entry[2].__module__, dumps(entry)))
             except Exception:
                 continue
-        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging, self.authkey))
+        limits = self.recursion, self.field_size
+        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging, self.authkey, limits))
 
 
 def apply_settings(
@@ -253,6 +262,7 @@ def apply_settings(
     disabled: int,
     to_logging: bool,
     authkey: bytes | None,
+    limits: tuple[int, int | None],
 ) -> None:
     """Make the parent's settings hold in this process."""
     import logging
@@ -265,6 +275,15 @@ def apply_settings(
     _apply_levels(levels)
     if authkey is not None:
         when_loaded("multiprocessing", functools.partial(_set_key, authkey))
+    recursion, field_size = limits
+    with contextlib.suppress(RecursionError):  # It is lower than how deep we are.
+        sys.setrecursionlimit(recursion)
+    if field_size is not None:
+        when_loaded("_csv", functools.partial(_set_field_size, field_size))
+
+
+def _set_field_size(limit: int) -> None:
+    sys.modules["_csv"].field_size_limit(limit)
 
 
 def _set_key(authkey: bytes) -> None:

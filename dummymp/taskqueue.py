@@ -380,6 +380,8 @@ class TaskQueue:
 
         try:
             with deferrable:
+                if self._engine is not None:
+                    self._engine.tell_rest()
                 first = True
                 while not over():
                     left = None if until is None else max(0.0, until - time.monotonic())

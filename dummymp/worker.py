@@ -7,6 +7,7 @@ Two threads: the main one runs the tasks, as a script would, and the watcher wai
 from __future__ import annotations
 
 import atexit
+import contextvars
 import faulthandler
 import functools
 import logging
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 from . import nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
+from .contexts import call_in_context
+from .coroutines import COROUTINE, run_coroutine
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
 from .explain import explain_result, function_name
@@ -125,7 +128,11 @@ class Worker:
         self._is_copy = False
         self._functions: dict[int, tuple[Any, bool]] = {}
         self._thawed: dict[int, Callable[..., Any]] = {}
-        self._surroundings: dict[int, tuple[str | None, dict[Any, Any], int | None]] = {}
+        self._surroundings: dict[int, tuple[Any, ...]] = {}
+        self._context: tuple[bytes, ...] = ()  # What belongs to them: see `contexts`.
+        # The context of tasks, and a copy, in which they run until one changes it.
+        self._base = contextvars.Context()
+        self._apart = self._base.copy()
         self._argv: list[str] = list(sys.argv)
         self._disabled = logging.root.manager.disable
         self.task = 0
@@ -215,7 +222,8 @@ class Worker:
             self._thawed.pop(number, None)
         elif kind == SURROUNDINGS:
             # Only the newest is kept: calls that were queued together share theirs.
-            self._surroundings = {U64.unpack_from(message)[0]: loads(memoryview(message)[U64.size :])}
+            *around, self._context = loads(memoryview(message)[U64.size :])
+            self._surroundings = {U64.unpack_from(message)[0]: tuple(around)}
         elif kind == SOURCE:
             name, text = marshal.loads(message)
             if name:
@@ -293,7 +301,11 @@ class Worker:
                 else:
                     func, args, kwargs = self._thaw_parcel(function, arguments, fds)
             began = clock()
-            value = func(*args, **kwargs)
+            if self._context:
+                func = self._in_context(func)
+            value = self._apart.run(func, *args, **kwargs)
+            if type(value) is COROUTINE:
+                value = run_coroutine(value)
             seconds = clock() - began
         except BaseException as error:
             close_all(fds or [])  # They are open still if it came that early.
@@ -320,9 +332,10 @@ class Worker:
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)
-        last = self._chunks.run(
+        last = self._apart.run(
+            self._chunks.run,
             number,
-            functools.partial(self._thaw, function),
+            lambda: self._in_context(self._thaw(function)),
             fresh=not self._functions[function][1],
             seeded=self._surroundings[surroundings][2] is not None,
             arguments=arguments,
@@ -372,6 +385,8 @@ class Worker:
             self.stderr.write(f"dummymp: task {number} runs in {_cwd()}, because {cwd} cannot be entered: {error}\n")
         if randomness or seed is not None:
             reseed(seed, number)
+        if not _is_same(self._apart, self._base):
+            self._apart = self._base.copy()
         root = logging.root
         if self.forwarder not in root.handlers:
             root.addHandler(self.forwarder)
@@ -400,6 +415,13 @@ class Worker:
             if reusable:
                 self._thawed[number] = func
         return func
+
+    def _in_context(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._context:
+            return func
+        in_context = functools.partial(call_in_context, self._context, func)
+        in_context.__name__ = function_name(func)  # type: ignore[attr-defined]
+        return in_context
 
     def _take_descriptors(self, parcel: memoryview) -> list[int]:
         try:
@@ -439,6 +461,13 @@ class Worker:
             self.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _is_same(one: contextvars.Context, other: contextvars.Context) -> bool:
+    try:
+        return one == other  # In one step, if nothing was set there.
+    except Exception:
+        return False  # So says a value of a class of the user's.
 
 
 def _has_zombie() -> bool:

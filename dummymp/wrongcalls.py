@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean", "no_such_argument", "not_callable"]
 
 # Bits of `co_flags`: the documentation of `inspect` has them.
-_VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
+_VARARGS, _VARKEYWORDS, _GENERATOR, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x200
 # A signature in a message has at most so many characters.
 _SIGNATURE_LENGTH = 100
 # What stands in a partial for an argument that the caller gives (from Python 3.14 on).
@@ -236,11 +236,10 @@ def _misfit(call: _Call) -> str | None:
 def _check_kind(func: Any, call: _Call, by: str) -> None:
     """Refuse functions whose call only makes something that does the work later, and cannot leave a process."""
     flags, name = call.func.__code__.co_flags, function_name(func)
-    if flags & (_COROUTINE | _ASYNC_GENERATOR):
-        wanted = f"asyncio.run({name}(...))" if flags & _COROUTINE else "asyncio.run(...), and returns a list"
+    if flags & _ASYNC_GENERATOR:
         raise TypeError(
-            f"{by}() needs a plain function, and {name} is an async one: to call it does nothing yet. "
-            f"Write a plain function that calls {wanted}, and pass that one"
+            f"{by}() needs a function that returns its result, and {name} is an async generator (it has a yield): to "
+            f"call it does nothing yet. Write an async function that returns a list of its items, and pass that one"
         )
     if flags & _GENERATOR:
         raise TypeError(

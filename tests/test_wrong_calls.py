@@ -122,9 +122,9 @@ MODEL = Model(3)
         (remember, (1, 2), {}, "remember(number) takes 1 argument, and was given 2"),
         (functools.partial(fit, 1), (2, 3), {}, "fit(table, *, depth=3) takes 1 argument by position, and was given 2"),
         (lambda: 1, (1,), {}, "() takes no arguments, and was given 1"),
-        (fetch, ("a",), {}, "run() needs a plain function, and fetch is an async one: to call it does nothing yet. "
-         "Write a plain function that calls asyncio.run(fetch(...)), and pass that one"),
-        (fetch_all, (["a"],), {}, "fetch_all is an async one"),
+        (fetch_all, (["a"],), {}, "run() needs a function that returns its result, and fetch_all is an async generator "
+         "(it has a yield): to call it does nothing yet. Write an async function that returns a list of its items, and "
+         "pass that one"),
         (read, ("a",), {}, "run() needs a function that returns its result, and read is a generator (it has a yield): "
          "to call it does nothing yet. Write a function that returns list(read(...)), and pass that one"),
     ],
@@ -212,7 +212,7 @@ def test_the_line_of_the_user_is_the_last_but_one(script: Script) -> None:
         (square, ([1], [2]), "map() got 2 iterables, one for each argument of square, but square(number) takes "
          "1 argument, and was given 2"),
         (lambda: 1, ([1],), "takes no arguments, and was given 1"),
-        (fetch, (["a"],), "map() needs a plain function, and fetch is an async one"),
+        (fetch_all, (["a"],), "map() needs a function that returns its result, and fetch_all is an async generator"),
         (read, (["a"],), "map() needs a function that returns its result, and read is a generator"),
     ],
 )  # fmt: skip

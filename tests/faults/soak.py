@@ -655,7 +655,11 @@ class Soak:
                 self.complain("results are not in call order")
         if len(returns) + len(errors) != len(self.plans) or set(returns) & set(errors):
             self.complain(f"{len(returns)} results and {len(errors)} errors of {len(self.plans)} tasks")
-        begun = collections.Counter(int(entry.split()[0]) for entry in open(os.path.join(self.folder, "begun")))
+        entries = [entry.split() for entry in open(os.path.join(self.folder, "begun"))]
+        begun = collections.Counter(int(number) for number, _ in entries)
+        self.pids = collections.defaultdict(list)
+        for number, pid in entries:
+            self.pids[int(number)].append(int(pid))
         died = timed_out = 0
         for plan in self.plans:
             index = plan.task.index
@@ -704,7 +708,7 @@ class Soak:
         if not 0 <= begun <= attempts <= plan.retries + 1:
             self.complain(
                 f"task {plan.number} ({plan.kind}, retries {plan.retries}) was begun {begun} times, "
-                f"{attempts} attempts: {error!r:.100}"
+                f"{attempts} attempts, by {self.pids[plan.number]}: {error!r:.100}"
             )
         elif (
             begun != attempts
