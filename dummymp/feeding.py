@@ -130,7 +130,7 @@ class Feeder:
             if not engine.waiting:
                 return
             gets_no_more = handle.retiring or handle.reloads != self._pool.reloads
-            if handle.engine is engine and not (gets_no_more or handle.calling_back or handle.claimed):
+            if handle.engine is engine and not gets_no_more:
                 self._send_ahead(engine, handle)
                 self._pool.flush(handle)
 
@@ -148,6 +148,8 @@ class Feeder:
         """Send as many tasks as fill `AHEAD_SECONDS`, so that the worker need not ask for each; at most so many."""
         if handle.page is None or not handle.ready or engine.options().tasks_per_worker is not None:
             return
+        if handle.calling_back or handle.claimed:
+            return  # It would give them back, and nobody knows which of them.
         if handle.assigned and not engine.leaving and not is_short(handle):
             return
         chunk = handle.assigned[0].chunk if handle.assigned else None

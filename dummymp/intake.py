@@ -27,6 +27,7 @@ from .transport import (
     ATOM_RESULT,
     CUT,
     CUT_HEAD,
+    DECLINED,
     ENDED_HEAD,
     FAILURE,
     LEAVING,
@@ -131,6 +132,9 @@ class Intake:
                 self._outbox.post(self._show, stream, text, (handle.number, -1))
             handle.early.clear()
         elif kind == RETURNED:
+            handle.calling_back = False
+            self._take_returned(handle, message)
+        elif kind == DECLINED:
             self._take_returned(handle, message)
         elif kind in (PART, CUT):
             self._take_part(handle, kind, message)
@@ -269,7 +273,6 @@ class Intake:
 
     def _take_returned(self, handle: WorkerHandle, message: Any) -> None:
         """Queue again, in front, what a worker gave back."""
-        handle.calling_back = False
         numbers = {number for (number,) in U64.iter_unpack(message)}
         handle.revoked -= numbers
         handle.let_go_on()

@@ -75,12 +75,13 @@ TEXT = 19  # u64 call number, u8 stream (1 stdout, 2 stderr), UTF-8 text
 RECORD = 20  # u64 call number, pickle of a log record's dict
 EXTRAS = "dummymp extras"  # its fields that are not plain, each in a pickle of its own
 NOTE = 21  # UTF-8 text, to be said once in a program
-RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun
+RETURNED = 22  # u64 call numbers of the tasks that were called back and not begun: the answer to CALL_BACK
 RESULT_WITH_BUFFERS = 23  # u64 call number, f64 seconds, parcel (buffers.py)
 PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
 CUT = 25  # CUT_HEAD: these items of a chunk will not run here
 LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
 ATOM_RESULT = 27  # u64 call number, f64 seconds, marshal of a number or a string (pickling.dump_atom)
+DECLINED = 28  # as RETURNED, of what was claimed; the answer to CALL_BACK is still to come
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 

@@ -43,6 +43,7 @@ from .transport import (
     BATCH,
     CALL_BACK,
     CHUNK,
+    DECLINED,
     ENDED_HEAD,
     FAILURE,
     FORGET,
@@ -192,7 +193,7 @@ class Worker:
         self._count -= 1
         self._begun(self._count)
         close_all(fds or [])
-        self._channel.send(RETURNED, U64.pack(number), self._take_back(self._drop_packet))
+        self._channel.send(DECLINED, U64.pack(number), self._take_back(self._drop_packet))
 
     def _drop_packet(self, number: int) -> None:
         try:

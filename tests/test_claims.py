@@ -22,7 +22,7 @@ from dummymp import intake, pool
 from dummymp.handle import WorkerHandle
 from dummymp.manager import the_manager
 from dummymp.pace import Pace
-from dummymp.transport import CUT, CUT_HEAD, ENDED_HEAD
+from dummymp.transport import CUT, CUT_HEAD, DECLINED, ENDED_HEAD, RETURNED, U64
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is sent ahead there")
 
@@ -267,7 +267,35 @@ def test_a_chunk_that_was_cut_is_not_gone_on_with() -> None:
     handle.let_go_on = lambda: WorkerHandle.let_go_on(handle)
     taking = intake.Intake(mock.Mock(), mock.Mock(), threading.RLock(), lambda: None)
     taking.take_away(handle)
-    taking._take_returned(handle, b"")
+    taking._take(handle, RETURNED, b"")
     assert handle.claimed
     taking._take_part(handle, CUT, CUT_HEAD.pack(73, 79))
     assert not handle.claimed
+
+
+def returning(tasks: list[Any], message: int, *numbers: int) -> tuple[Any, Any]:
+    """Let a worker that was called back, and has begun none of its tasks, return some; give it and its queue."""
+    engine = mock.Mock(waiting=collections.deque())
+    handle = mock.Mock(
+        assigned=collections.deque(tasks), revoked={9}, begun=tasks[0], dropped=set(), claimed=False, cutting=False,
+        calling_back=True, answered=0, engine=engine, stopped=False, retiring=False,
+    )  # fmt: skip
+    taking = intake.Intake(mock.Mock(), mock.Mock(), threading.RLock(), lambda: None)
+    taking._take(handle, message, b"".join(map(U64.pack, numbers)))
+    return handle, engine
+
+
+def test_a_task_that_was_thought_to_begin_is_not_counted_when_others_come_first() -> None:
+    """It was counted twice: when it was sent, and when it came to be the first again."""
+    tasks = [mock.Mock(index=number, attempts=number == 1) for number in (1, 2, 3)]
+    handle, engine = returning(tasks, RETURNED, 1)
+    assert list(engine.waiting) == tasks[:1] and list(handle.assigned) == tasks[1:]
+    assert [task.attempts for task in tasks] == [0, 1, 0] and handle.begun is tasks[1]
+
+
+def test_what_is_declined_is_not_the_answer_to_a_call_back() -> None:
+    """The other thread of the worker has still to answer. What is sent before that it may give back, or not."""
+    task = mock.Mock(index=1, attempts=1)
+    declined, _ = returning([task], DECLINED, 1)
+    answered, _ = returning([task], RETURNED, 1)
+    assert (declined.calling_back, answered.calling_back) == (True, False)
