@@ -31,6 +31,7 @@ __all__ = [
     "process_until_done",
     "reset",
     "results",
+    "rng",
     "run",
     "step",
     "total_cpus",
@@ -47,7 +48,8 @@ def _told(method: F) -> F:
 
 # What Python itself says of a wrong call names the function as users know it: dummymp.run(), not TaskQueue.run().
 for _name in __all__:
-    getattr(TaskQueue, _name).__qualname__ = f"dummymp.{_name}"
+    if _name != "rng":  # It has no queue.
+        getattr(TaskQueue, _name).__qualname__ = f"dummymp.{_name}"
 
 _queue = TaskQueue()
 nesting.hide(_queue)
@@ -68,5 +70,21 @@ reset = _told(_queue.reset)
 results = _told(_queue.results)
 run = _queue.run
 step = _told(_queue.step)
+def rng() -> Any:
+    """Give a `numpy.random.Generator` of the running task's own stream.
+
+    With ``configure(seed=...)`` the stream follows from the seed and the call number alone: it is the same in every
+    run, and for any number of workers. Without a seed it is another one in each run. Within one task it is always the
+    same generator; outside of tasks the script has one of its own.
+
+    Raises:
+        MissingExtra: NumPy is not installed.
+    """
+    from .seeds import generator, generator_of_script
+
+    return generator() if nesting.in_task() else generator_of_script(_queue._options.seed)
+
+
+rng.__module__ = str(__package__)
 total_cpus = _told(_queue.total_cpus)
 worker_pids = _told(_queue.worker_pids)

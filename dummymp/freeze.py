@@ -40,6 +40,7 @@ __all__ = [
     "freeze_arguments",
     "freeze_function",
     "freeze_objects",
+    "freeze_whole",
     "remembered",
 ]
 
@@ -136,10 +137,22 @@ def freeze_function(func: Callable[..., Any], *, here: bool = False) -> Function
         if has_scripts():
             with contextlib.suppress(Exception), scripts_by_name():
                 return _freeze_function(func, here)
-        from .explain import explain_call
+        raise _cannot_send(func, error) from None
 
-        why = explain_call(func, (), {}, 0, error, lambda value: dumps(value, here=here))
-        raise NotPicklable(str(why).replace("cannot send task 0, ", "cannot send ", 1)) from None
+
+def _cannot_send(func: Callable[..., Any], error: Exception) -> NotPicklable:
+    from .explain import explain_call
+
+    why = explain_call(func, (), {}, 0, error, dumps)
+    return NotPicklable(str(why).replace("cannot send task 0, ", "cannot send ", 1))
+
+
+def freeze_whole(func: Callable[..., Any]) -> FunctionBlob:
+    """Serialise a function alone, with all that it captures in one piece. Exception: as `freeze`."""
+    try:
+        return FunctionBlob(dumps(func, many=True), True, pace_of(func))
+    except Exception as error:
+        raise _cannot_send(func, error) from None
 
 
 def freeze_arguments(

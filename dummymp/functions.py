@@ -8,6 +8,7 @@ they are: where Python has not evaluated them yet (PEP 649, since 3.14), nobody 
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Callable
@@ -19,12 +20,15 @@ from .mainmodule import show_in_main
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["is_burden", "reduce_cell", "reduce_function"]
+__all__ = ["call_initializer", "is_burden", "reduce_cell", "reduce_function"]
 
 # So many entries of plain data travel although only a text names them. More: they are what is meant more often; fewer:
 # what is not meant costs less.
 MOST_PLAIN = 1000
 _PLAIN = frozenset({list, tuple, dict, set, frozenset, str, bytes, bytearray})
+
+# The global variables that initializers have set in this process, by the names of their modules.
+_initialized: dict[str, dict[str, Any]] = {}
 
 # What a function needs of its module to import by relative names, and to know where it is.
 _OF_MODULE = ("__package__", "__name__", "__path__", "__file__")
@@ -98,6 +102,7 @@ def _make_function(
 def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
     attributes, own, captured, _ = state  # The submodules were imported by being read.
     func.__globals__.update(captured)
+    func.__globals__.update(_initialized.get(func.__globals__.get("__name__", ""), ()))
     func.__dict__.update(own)
     evaluated = attributes.pop("evaluated", None)
     for name, value in attributes.items():
@@ -105,6 +110,20 @@ def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
     if evaluated is not None:
         set_evaluated(func, evaluated)
     show_in_main(func)
+
+
+def call_initializer(func: Callable[[], object]) -> None:
+    """Call an initializer; the functions that come later see the global variables that it sets, ``global model``."""
+    inner: Any = func
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    variables: dict[str, Any] = getattr(inner, "__globals__", {})
+    before = dict(variables)
+    try:
+        func()
+    finally:
+        new = {name: value for name, value in variables.items() if before.get(name, before) is not value}
+        _initialized.setdefault(variables.get("__name__", ""), {}).update(new)
 
 
 # --- closures and modules ----------------------------------------------------------------------------------------

@@ -184,12 +184,17 @@ class WorkerHandle:
         while self._sources < len(told):
             self.channel.post(SOURCE, marshal.dumps(told[self._sources]))
             self._sources += 1
+        self._post_function(function)
+        if surroundings.number != self._surroundings:
+            self._surroundings = surroundings.number
+            if surroundings.setup is not None:
+                self._post_function(surroundings.setup)
+            self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
+
+    def _post_function(self, function: FunctionBlob) -> None:
         if function.number not in self._functions:
             self._remember(function.number, len(function.data))
             self.channel.post(FUNCTION, U64.pack(function.number), bytes([function.reusable]), function.data)
-        if surroundings.number != self._surroundings:
-            self._surroundings = surroundings.number
-            self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
 
     def post_again(self, task: Task[Any]) -> None:
         """Queue a task to be sent once more."""
@@ -203,7 +208,7 @@ class WorkerHandle:
         if function.number not in self._functions:
             size += len(function.data) + sum(len(text) for _, text in told[self._sources :])
         if surroundings.number != self._surroundings:
-            size += len(surroundings.data)
+            size += len(surroundings.data) + (len(surroundings.setup.data) if surroundings.setup is not None else 0)
         if task.pieces or function.pieces:
             size += BUFFER_BYTES * (len(task.pieces) + len(function.pieces))
         return size

@@ -22,6 +22,7 @@ from .errors import NotPicklable, TaskKilled
 from .explain import headline
 from .failures import own_trace, story
 from .freeze import freeze
+from .functions import call_initializer
 from .log import logger
 from .pickling import load_arguments, loads
 from .seeds import reseed
@@ -138,6 +139,7 @@ class InlineEngine:
             task.freeze_live()
             assert task.function is not None and task.surroundings is not None
             with _Surroundings(task):
+                _initialize(task.surroundings.initializer)
                 func = loads(task.function.data)
                 args, kwargs = load_arguments(task.arguments)
                 began = time.perf_counter()
@@ -190,6 +192,17 @@ class InlineEngine:
     def close(self, *, keep_workers: bool = False) -> None:
         """Drop everything without a word."""
         self.waiting.clear()
+
+
+# The initializers that were called in this process.
+_initialized: list[Callable[[], object]] = []
+
+
+def _initialize(initializer: Callable[[], object] | None) -> None:
+    """Call an initializer before the first task that needs it, as each worker does; again after it has failed."""
+    if initializer is not None and all(initializer is not called for called in _initialized):
+        call_initializer(initializer)
+        _initialized.append(initializer)
 
 
 class _Surroundings:

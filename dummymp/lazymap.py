@@ -130,7 +130,7 @@ def lazy_map(
         func=func,
         name=function_name(func),
         function=function,
-        surroundings=capture(options.seed, options.threads_per_task),
+        surroundings=capture(options.seed, options.threads_per_task, options.initializer),
         pass_as="args" if len(iterables) > 1 else pass_as,
         ordered=bool(ordered),
         ahead=ahead,

@@ -50,13 +50,15 @@ class Options:
         min_free_memory: Start no further worker while less than this share of the memory (0 up to 1) is free.
             Default None: what the priority says.
         start_method: "forkserver", "spawn", or None (default): forkserver where the platform has it.
+        initializer: Called in each worker, once, before its first task: to set what tasks need there. Default None.
         engine: "processes" (default), or "inline": in this process, one after another, for debugging.
         edition: Not a setting, but a number that tells whether any was changed: 0 as long as all are at their defaults.
     """
 
     __slots__ = (
-        "copy_args", "edition", "engine", "log_prefix", "max_processes", "min_free_memory", "on_end", "on_error",
-        "on_start", "priority", "retries", "seed", "start_method", "tasks_per_worker", "threads_per_task", "timeout",
+        "copy_args", "edition", "engine", "initializer", "log_prefix", "max_processes", "min_free_memory", "on_end",
+        "on_error", "on_start", "priority", "retries", "seed", "start_method", "tasks_per_worker", "threads_per_task",
+        "timeout",
     )  # fmt: skip
 
     max_processes: int | None
@@ -73,6 +75,7 @@ class Options:
     log_prefix: str
     min_free_memory: float | None
     start_method: str | None
+    initializer: Callable[[], object] | None
     engine: str
     edition: int
 
@@ -246,6 +249,14 @@ def _callback(name: str, value: Any) -> Any:
     return value
 
 
+def _initializer(name: str, value: Any) -> Any:
+    if value is not None:
+        from .wrongcalls import check_without_arguments
+
+        check_without_arguments(name, value)
+    return value
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
     def check(name: str, value: Any) -> str:
         words = " or ".join(repr(choice) for choice in choices)
@@ -325,5 +336,6 @@ _RULES: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "log_prefix": ("[PID {pid}] ", _log_prefix),
     "min_free_memory": (None, _share),
     "start_method": (None, _start_method),
+    "initializer": (None, _initializer),
     "engine": ("processes", _one_of(ENGINES)),
 }

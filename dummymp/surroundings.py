@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What surrounds a call, taken along to the worker.
 
-`Surroundings` belong to one `run` call: working directory, environment variables, seed. `Settings` belong to the
-program: sys.path, sys.argv, warnings filters, log levels; workers are told whenever they changed.
+`Surroundings` belong to one `run` call: working directory, environment variables, seed, initializer. `Settings`
+belong to the program: sys.path, sys.argv, warnings filters, log levels; workers are told whenever they changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from .pickling import dumps, loads
 from .whenloaded import when_loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from .freeze import FunctionBlob
 
 __all__ = [
     "THREAD_VARIABLES",
@@ -50,28 +52,41 @@ _numbers = itertools.count(1)
 
 
 class Surroundings:
-    """Working directory, environment and seed of a call.
+    """Working directory, environment, seed and initializer of a call.
 
     Attributes:
         number: By which workers know it.
         context: What `contextvars` and `decimal` held.
-        data: The pickle of ``(cwd, environ, seed, context.data)``; cwd is None where the directory was gone already.
+        initializer: What is to be called in each worker before its first task, or None.
+        setup: The same in bytes.
+        data: The pickle of ``(cwd, environ, seed, context.data, number of the initializer)``; cwd is None where the
+            directory was gone already.
     """
 
-    __slots__ = ("context", "cwd", "data", "environ", "number", "seed", "threads")
+    __slots__ = ("context", "cwd", "data", "environ", "initializer", "number", "seed", "setup", "threads")
 
-    def __init__(self, cwd: str | None, environ: dict[Any, Any], seed: int | None, threads: int | None) -> None:
+    def __init__(
+        self,
+        cwd: str | None,
+        environ: dict[Any, Any],
+        seed: int | None,
+        threads: int | None,
+        initializer: Callable[[], object] | None,
+        setup: FunctionBlob | None,
+    ) -> None:
         self.number = next(_numbers)
         self.cwd = cwd
         self.environ = environ
         self.seed = seed
         self.threads = threads
+        self.initializer = initializer
+        self.setup = setup
         variables = dict(environ)
         if threads is not None:
             for name in THREAD_VARIABLES:
                 variables.setdefault(_key(name), _key(str(threads)))
         self.context = Held()
-        self.data = dumps((cwd, variables, seed, self.context.data))
+        self.data = dumps((cwd, variables, seed, self.context.data, setup.number if setup is not None else 0))
 
     def hold(self) -> bool:
         """Tell whether all of it is still what it was. Each `run` asks, so in few steps."""
@@ -85,13 +100,32 @@ class Surroundings:
 _last: Surroundings | None = None
 
 
-def capture(seed: int | None, threads: int | None) -> Surroundings:
-    """Take what surrounds this moment. As long as nothing changes, it is the same object."""
+def capture(
+    seed: int | None, threads: int | None, initializer: Callable[[], object] | None = None
+) -> Surroundings:
+    """Take what surrounds this moment. As long as nothing changes, it is the same object.
+
+    Raises:
+        NotPicklable: The initializer cannot travel.
+    """
     global _last
     last = _last
-    if last is None or last.seed != seed or last.threads != threads or not last.hold():
-        last = _last = Surroundings(_cwd(), dict(_environ()), seed, threads)
+    if last is not None and last.initializer is initializer:
+        if last.seed == seed and last.threads == threads and last.hold():
+            return last
+        setup = last.setup
+    else:
+        setup = _freeze(initializer)
+    _last = last = Surroundings(_cwd(), dict(_environ()), seed, threads, initializer, setup)
     return last
+
+
+def _freeze(initializer: Callable[[], object] | None) -> FunctionBlob | None:
+    if initializer is None:
+        return None
+    from .freeze import freeze_whole
+
+    return freeze_whole(initializer)
 
 
 def current() -> tuple[str | None, dict[Any, Any]]:

@@ -154,7 +154,7 @@ class TaskQueue:
         if engine is None:
             with self._lock:
                 engine = self._engine or self._start_engine()
-        surroundings = engine.capture(options.seed, options.threads_per_task)
+        surroundings = engine.capture(options.seed, options.threads_per_task, options.initializer)
         # For now with the number that it will most likely have.
         task: Task[T] = Task(self, self._ledger.next_number, function_name(func), options.timeout, options.retries)
         self._codes.setdefault(task._function_name, getattr(func, "__code__", None))

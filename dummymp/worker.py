@@ -28,8 +28,9 @@ from .coroutines import COROUTINE, run_coroutine
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
 from .explain import explain_result, function_name
-from .failures import pack_failure, story
+from .failures import own_trace, pack_failure, story
 from .forward import Forwarder, LineWriter
+from .functions import call_initializer
 from .mainmodule import make_main
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, loads
@@ -141,6 +142,10 @@ class Worker:
         self.stderr = LineWriter(channel, STDERR, self.number)
         self.forwarder = Forwarder(channel, name, self.number)
         self._chunks = Chunks(channel, page or Page(-1), self)
+        # What initializers raised, by their numbers. Of today's: its number until it was called, and what it raised.
+        self._initialized: dict[int, BaseException | None] = {0: None}
+        self._due = 0
+        self._unready: BaseException | None = None
         self._around = 0  # The surroundings of the running chunk.
         self._placed = 0  # The surroundings that this process was put into.
         self._took = math.inf  # How long code of the user ran for the last task, in seconds.
@@ -223,8 +228,13 @@ class Worker:
             self._thawed.pop(number, None)
         elif kind == SURROUNDINGS:
             # Only the newest is kept: calls that were queued together share theirs.
-            *around, self._context = loads(memoryview(message)[U64.size :])
-            self._surroundings = {U64.unpack_from(message)[0]: tuple(around)}
+            number = U64.unpack_from(message)[0]
+            *around, self._context, initializer = loads(memoryview(message)[U64.size :])
+            self._surroundings = {number: tuple(around)}
+            self._due = 0 if initializer in self._initialized else initializer
+            self._unready = self._initialized.get(initializer)
+            if self._due or self._unready:
+                self._thawed.clear()  # So that each task comes to `_thaw`.
         elif kind == SOURCE:
             name, text = marshal.loads(message)
             if name:
@@ -235,6 +245,19 @@ class Worker:
             settings = loads(message)
             _, self._argv, _, _, self._disabled, *_ = settings
             apply_settings(*settings)
+
+    def _initialize(self) -> None:
+        """Call the initializer that is due, before the first task that needs it; note what it raises."""
+        initializer, self._due = self._due, 0
+        self._unready = None
+        try:
+            self._base.run(call_initializer, self._thaw(initializer))
+        except BaseException as error:
+            self._unready = BaseException.with_traceback(error, own_trace(error))
+        if self._is_copy:
+            os._exit(0)
+        self._apart = self._base.copy()
+        self._initialized[initializer] = self._unready
 
     # --- one task ---
 
@@ -333,6 +356,8 @@ class Worker:
         began = time.perf_counter()
         self._around = surroundings
         self._put_back(number, surroundings)
+        if self._due:
+            self._initialize()
         last = self._apart.run(
             self._chunks.run,
             number,
@@ -409,6 +434,10 @@ class Worker:
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
+        if self._due:
+            self._initialize()
+        if self._unready is not None:
+            raise BaseException.with_traceback(self._unready, own_trace(self._unready))
         func = self._thawed.get(number)
         if func is None:
             data, reusable = self._functions[number]

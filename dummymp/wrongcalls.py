@@ -107,6 +107,18 @@ def check_callback(name: str, callback: Callable[..., Any]) -> None:
     )
 
 
+def check_without_arguments(name: str, func: Any) -> None:
+    """See that a setting is a function that can be called without arguments. Raises as `check_call`."""
+    hint = f"To pass something to it: {name}=functools.partial(function, something)"
+    if not callable(func):
+        raise TypeError(f"{name} must be a function that takes no arguments, or None; got {func!r:.60}. {hint}")
+    call = _see_through(func, 0, {})
+    misfit = None if call is None else _misfit(call)
+    if call is not None and misfit is not None:
+        signature = _signature(func, call)
+        raise TypeError(f"{name} must be a function that takes no arguments, but {signature} {misfit}. {hint}")
+
+
 def not_callable(value: object) -> str:
     """Say what is wrong where `run` was given something that is no function."""
     start = "run() needs a function to call later, got"

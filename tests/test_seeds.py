@@ -15,7 +15,8 @@ from conftest import TIMEOUT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dummymp.seeds import derive, reseed
+import dummymp
+from dummymp.seeds import derive, generator, reseed
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +157,45 @@ def test_loaded_modules_can_be_left_alone() -> None:
     random.seed(1)
     reseed(42, 5, loaded=False)
     assert random.random() == expected
+
+
+# --- rng(): a generator of the task's own ------------------------------------------------------------------------
+
+
+def draw_own(_: int = 0) -> tuple[float, ...]:
+    first = dummymp.rng().random()
+    return (first, *dummymp.rng().random(2))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rng_is_the_tasks_own(workers: int) -> None:
+    """With a seed, the same in every run and for any number of workers; within a task, one stream."""
+    dummymp.configure(seed=42, priority="NUCLEAR", max_processes=workers)
+    for _ in range(6):
+        dummymp.run(draw_own)
+    drawn = dummymp.results()
+    reseed(42, 5)
+    assert drawn[5] == draw_own()
+    assert len({number for numbers in drawn for number in numbers}) == 18
+    assert list(dummymp.map(draw_own, range(3))) == drawn[:3]
+    with dummymp.configure(seed=None):
+        others = [dummymp.run(draw_own) for _ in range(3)]
+    assert not {number for task in others for number in task.result()} & set(drawn[0])
+
+
+def test_rng_inline_and_outside_of_tasks() -> None:
+    with dummymp.configure(seed=42):
+        outside = dummymp.rng()
+        assert outside is dummymp.rng() and outside.random() not in draw(42, 0)
+    assert dummymp.rng() is not outside
+    queue = dummymp.TaskQueue(seed=42, engine="inline")
+    queue.run(draw_own)
+    reseed(42, 0)
+    assert queue.results() == [draw_own()]
+
+
+def test_rng_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    reseed(1, 1, loaded=False)
+    with pytest.raises(dummymp.MissingExtra, match=r"pip install 'dummymp\[arrays\]'"):
+        generator()

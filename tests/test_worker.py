@@ -363,7 +363,7 @@ def test_working_directory_that_is_gone(parent: Parent, tmp_path: Path) -> None:
     capture(None, None)
     os.chdir(home)
     function, _ = send_function(parent, os.getcwd, reusable=True)
-    parent.channel.send(SURROUNDINGS, U64.pack(5), dumps((str(gone), capture(None, None).environ, None, ())))
+    parent.channel.send(SURROUNDINGS, U64.pack(5), dumps((str(gone), capture(None, None).environ, None, (), 0)))
     gone.rmdir()
     parent.channel.send(TASK, TASK_HEAD.pack(7, function, 5), NO_ARGUMENTS)
     before, outcome = parent.answer(7)
