@@ -35,6 +35,7 @@ DEFAULTS = {
     "min_free_memory": None,
     "start_method": None,
     "engine": "processes",
+    "initializer": None,
 }
 
 GOOD = [
@@ -64,6 +65,7 @@ GOOD = [
     ("min_free_memory", 0.25, 0.25),
     ("start_method", "spawn", "spawn"),
     ("engine", "inline", "inline"),
+    ("initializer", print, print),
 ]
 
 SECONDS = r"timeout must be seconds, as a number, got .* \(use None for no limit\)"
@@ -106,6 +108,7 @@ BAD: list[tuple[str, Any, type[Exception], str]] = [
     ("start_method", 5, TypeError, "start_method must be 'forkserver' or 'spawn', got 5"),
     ("engine", "cluster", ValueError, "engine must be .*'processes'.*'inline'.*got 'cluster'"),
     ("engine", None, TypeError, "engine must be .*, got None"),
+    ("initializer", 3, TypeError, "initializer must be a function that takes no arguments, or None; got 3"),
 ]
 
 

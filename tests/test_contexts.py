@@ -178,7 +178,7 @@ def test_small_limits_of_the_standard_library_hold(script: Script, start_method:
         import csv, io, sys, dummymp
         csv.field_size_limit(1 << 20); sys.setrecursionlimit(5000)
         def deep(n): return n and deep(n - 1)
-        def wide(): 
+        def wide():
             import csv, io
             return len(next(csv.reader(io.StringIO("x" * 200_000)))[0])
         dummymp.run(deep, 4000); dummymp.run(wide)

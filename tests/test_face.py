@@ -20,7 +20,7 @@ import dummymp
 
 FUNCTIONS = {
     "available_cpus",
-    "configure",
+    "configure", "forget",
     "get_errors",
     "get_returns",
     "get_stats",
@@ -30,7 +30,7 @@ FUNCTIONS = {
     "process_queue",
     "process_until_done",
     "reset",
-    "results",
+    "results", "rng",
     "run",
     "step",
     "total_cpus",

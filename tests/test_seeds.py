@@ -162,6 +162,11 @@ def test_loaded_modules_can_be_left_alone() -> None:
 # --- rng(): a generator of the task's own ------------------------------------------------------------------------
 
 
+def draw_as_task(seed: int, task: int) -> tuple[float, ...]:
+    reseed(seed, task)
+    return (generator().random(), *generator().random(2))
+
+
 def draw_own(_: int = 0) -> tuple[float, ...]:
     first = dummymp.rng().random()
     return (first, *dummymp.rng().random(2))
@@ -174,8 +179,7 @@ def test_rng_is_the_tasks_own(workers: int) -> None:
     for _ in range(6):
         dummymp.run(draw_own)
     drawn = dummymp.results()
-    reseed(42, 5)
-    assert drawn[5] == draw_own()
+    assert drawn[5] == draw_as_task(42, 5)
     assert len({number for numbers in drawn for number in numbers}) == 18
     assert list(dummymp.map(draw_own, range(3))) == drawn[:3]
     with dummymp.configure(seed=None):
@@ -190,8 +194,7 @@ def test_rng_inline_and_outside_of_tasks() -> None:
     assert dummymp.rng() is not outside
     queue = dummymp.TaskQueue(seed=42, engine="inline")
     queue.run(draw_own)
-    reseed(42, 0)
-    assert queue.results() == [draw_own()]
+    assert queue.results() == [draw_as_task(42, 0)]
 
 
 def test_rng_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
