@@ -141,7 +141,7 @@ class Intake:
             if text not in self._notes:
                 self._notes.add(text)
                 if handle.assigned:
-                    text = text.replace("{task}", handle.assigned[0].describe())
+                    text = text.replace("{task}", handle.assigned[0]._describe())
                 self._outbox.post(say, WARNING, text)
 
     def _take_results(self, handle: WorkerHandle, kind: int, messages: list[Any]) -> None:
@@ -153,10 +153,10 @@ class Intake:
         for task, message in zip(self._take_off(handle, messages), messages):
             body: Any = message[ENDED_HEAD.size :]
             if task is not None:
-                task.size = len(body)
+                task._size = len(body)
                 if kind == RESULT_WITH_BUFFERS:
                     body = handle.open_parcel(memoryview(body))
-                    task.size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
+                    task._size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
                 tasks.append(task)
                 bodies.append(body)
             elif kind == RESULT_WITH_BUFFERS:
@@ -191,7 +191,7 @@ class Intake:
             yield engine.began(task)
             error = value.error
             with self._lock:
-                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
+                how = f"{task._describe()}, returned something that cannot be rebuilt here: {error!r}"
                 self.failed(engine, task, error, how)
                 self._goes_on()  # It may wait for its next attempt.
 
@@ -223,13 +223,13 @@ class Intake:
     def _take_part(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         """Take in what came of some items of a chunk, or that the rest of it will not run there."""
         task = handle.assigned[0] if handle.assigned else None
-        if task is None or task.chunk is None or task.index != U64.unpack_from(message)[0]:
+        if task is None or task._chunk is None or task.index != U64.unpack_from(message)[0]:
             return
         if handle.begun is not task:
             self.begin(handle)
         if kind == CUT:
             self._has_cut(handle)
-            task.chunk.whole = False
+            task._chunk.whole = False
             self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
         else:
             if PART_HEAD.unpack_from(message)[2] != UNKNOWN:
@@ -263,7 +263,7 @@ class Intake:
                 task.attempts += 1  # It began and ended since we looked last.
             task.seconds = seconds
             task._pid = pid
-            task.function.pace.note(seconds)  # type: ignore[union-attr]
+            task._function.pace.note(seconds)  # type: ignore[union-attr]
             tasks.append(task)
         return tasks
 
@@ -304,7 +304,7 @@ class Intake:
         handle.revoked.update(other.index for other in others)
         handle.assigned = collections.deque([task])
         self.queue_again(handle, others)
-        chunk = task.chunk
+        chunk = task._chunk
         handle.read_log()
         item = chunk.running() if chunk is not None else None
         if chunk is not None and item is not None:
@@ -399,9 +399,9 @@ class Intake:
 
     def _again(self, engine: ProcessEngine, task: Task[Any], how: str) -> bool:
         """Let a task that has failed wait for its next attempt, if it has one."""
-        if task.attempts > task.retries:
+        if task.attempts > task._retries:
             return False
-        text = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
+        text = f"{how}\nThis was attempt {task.attempts} of {task._retries + 1}; it runs again."
         self._outbox.post(say, WARNING, text)
         self._outbox.post(engine.requeued, task)
         engine.waiting.append(task)

@@ -51,7 +51,6 @@ class Options:
             Default None: what the priority says.
         start_method: "forkserver", "spawn", or None (default): forkserver where the platform has it.
         engine: "processes" (default), or "inline": in this process, one after another, for debugging.
-        edition: Not a setting, but a number that tells whether any was changed: 0 as long as all are at their defaults.
     """
 
     __slots__ = (
@@ -74,6 +73,7 @@ class Options:
     min_free_memory: float | None
     start_method: str | None
     engine: str
+    # Not a setting: tells whether any was changed, 0 as long as all are at their defaults.
     edition: int
 
     def __init__(self) -> None:
