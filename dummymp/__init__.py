@@ -58,7 +58,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
 #   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
 #   buffers            ... their large parts                                 memoryfile, descriptors
-#   output, forward    ... text and log records                              bars, crashes, questions, fulldisk
+#   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk
 #   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
 #   hints              what type checkers want to see
 #   namesakes          files of the user's with names of Python's modules

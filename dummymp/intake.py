@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .chunks import UNKNOWN
+from .displays import show as show_display
 from .errors import TaskKilled
 from .fate import Deaths, unpack_failure
 from .handle import load_parcel
@@ -27,6 +28,7 @@ from .transport import (
     ATOM_RESULT,
     CUT,
     CUT_HEAD,
+    DISPLAY,
     ENDED_HEAD,
     FAILURE,
     LEAVING,
@@ -58,6 +60,8 @@ __all__ = ["Intake", "say"]
 
 # With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
+# These are shown.
+SHOWN = (TEXT, RECORD, DISPLAY)
 # A worker from which tasks were taken, and that has ended the one that ran, is back within so many seconds, or, as it
 # was stopped, is ended. Longer: it is in the way for longer; shorter: one that a busy machine holds up starts anew.
 GIVE_BACK_LIMIT = 10.0
@@ -121,10 +125,9 @@ class Intake:
     def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         if kind == FAILURE:
             self._take_failure(handle, message)
-        elif kind in (TEXT, RECORD):
-            show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
-            if show is not None:
-                self._outbox.post(lambda: show)
+        elif kind in SHOWN:
+            for show in self._shown(handle, kind, message):
+                self._outbox.post(lambda show=show: show)
         elif kind == READY:
             self._pool.ready(handle, U64.unpack(message)[0])
             for stream, text in handle.early:
@@ -423,18 +426,24 @@ class Intake:
         for stream, text in handle.read_pipes(to_the_end=True):
             yield self._show(stream, text, (handle.number, -1))
         for kind, message in handle.receive_all():
-            if kind in (TEXT, RECORD):
-                show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
-                if show is not None:
-                    yield show
+            if kind in SHOWN:
+                yield from self._shown(handle, kind, message)
         for stream, rest in handle.unfinished_lines():
             yield self._show(stream, rest + "\n", (handle.number, -1))
 
-    def _text(self, handle: WorkerHandle, message: Any) -> After | None:
-        """Give what shows the lines that are whole with this message, None if none is."""
-        number, stream = TEXT_HEAD.unpack_from(message)
-        text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
-        return self._show(stream, text, (handle.number, number)) if text else None
+    def _shown(self, handle: WorkerHandle, kind: int, message: Any) -> Iterator[After]:
+        """Give what shows what a task printed, logged or displayed."""
+        if kind == TEXT:
+            number, stream = TEXT_HEAD.unpack_from(message)
+            text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
+            if text:
+                yield self._show(stream, text, (handle.number, number))
+        elif kind == RECORD:
+            yield self._record(handle, message)
+        else:
+            for stream, rest in handle.unfinished_lines(of_pipes=False):
+                yield self._show(stream, rest + "\n", (handle.number, handle.answered))
+            yield functools.partial(show_display, memoryview(message)[U64.size :])
 
     def _record(self, handle: WorkerHandle, message: Any) -> After:
         """Give what hands a log record to its logger."""

@@ -14,6 +14,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from .displays import set_pictures, takes_pictures
 from .pickling import dumps, loads
 from .whenloaded import when_loaded
 
@@ -199,9 +200,9 @@ class _Variables(dict):  # type: ignore[type-arg]
 
 
 class Settings:
-    """What holds for all tasks: import path, arguments, warnings filters and log levels of the parent, and its key."""
+    """What holds for all tasks: import path, arguments, warnings filters, log levels, key and shell of the parent."""
 
-    __slots__ = ("argv", "authkey", "disabled", "filters", "levels", "path", "to_logging")
+    __slots__ = ("argv", "authkey", "disabled", "filters", "levels", "path", "pictures", "to_logging")
 
     def __init__(self) -> None:
         self.path = list(sys.path)
@@ -222,6 +223,7 @@ class Settings:
             self.levels[""] = (root.level, root.disabled)
             self.disabled = manager.disable
             self.to_logging = getattr(logging, "_warnings_showwarning", None) is not None
+        self.pictures = takes_pictures()
         # With it the proxies of a multiprocessing.Manager() know each other.
         current = getattr(sys.modules.get("multiprocessing"), "current_process", None)
         self.authkey = None if current is None else bytes(current().authkey)
@@ -242,7 +244,8 @@ class Settings:
                 filters.append((entry[2].__module__, dumps(entry)))
             except Exception:
                 continue
-        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging, self.authkey))
+        logs = self.levels, self.disabled, self.to_logging
+        return dumps((self.path, self.argv, filters, *logs, self.authkey, self.pictures))
 
 
 def apply_settings(
@@ -253,6 +256,7 @@ def apply_settings(
     disabled: int,
     to_logging: bool,
     authkey: bytes | None,
+    pictures: bool | None,
 ) -> None:
     """Make the parent's settings hold in this process."""
     import logging
@@ -263,6 +267,7 @@ def apply_settings(
     logging.disable(disabled)
     logging.captureWarnings(to_logging)
     _apply_levels(levels)
+    set_pictures(pictures)
     if authkey is not None:
         when_loaded("multiprocessing", functools.partial(_set_key, authkey))
 

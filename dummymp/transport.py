@@ -81,6 +81,7 @@ PART = 24  # PART_HEAD, what came of so many items of a chunk, see `chunks`
 CUT = 25  # CUT_HEAD: these items of a chunk will not run here
 LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
 ATOM_RESULT = 27  # u64 call number, f64 seconds, marshal of a number or a string (pickling.dump_atom)
+DISPLAY = 28  # u64 call number, pickle of (function of IPython.display, keyword arguments), see `displays`
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"
 
