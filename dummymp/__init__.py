@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""dummymp: multiprocessing for people who have never started a process.
+"""Multiprocessing for people who have never started a process.
 
     import dummymp
 
@@ -8,31 +8,60 @@
     dummymp.process_until_done()          # run them all, in parallel
     print(dummymp.get_returns())          # {0: ..., 1: ..., ...} in the order of the run() calls
 
-A map of the package, from the top down:
+What there is; help(dummymp.run) tells more of `run`, and so on:
 
-    api, legacy        the functions: methods of one hidden queue
-    taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers
-    ledger, task       ... what came of each, and how many of each kind      callbacks
-    lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
-    inline, engine     the engines: here, or in worker processes             interrupts
-    manager            drives: gives tasks to workers, takes in and tells    feeding, pace, intake, fate, outbox, pool
-    budget, policy     how many may run now, and why                         cpus, limits, memory, oom, reasons
-                       ... and what others on this machine use               counters, neighbours, programs, kernelfiles
-    handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
-    forkserver         the server: starts workers, ends everything           boot, processes, niceness
-    worker             inside a worker                                       chunks, nesting, seeds, surroundings
-                       ... generators of the script                          streams
-    mainmodule         ... what stands for the script there                  whenloaded
-    failures           ... what a task raised
-    freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
-    functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
-    reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
-    buffers            ... their large parts                                 memoryfile, descriptors
-    output, forward    ... text and log records                              bars, crashes, questions, fulldisk
-    fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
-    hints              what type checkers want to see
-    namesakes          files of the user's with names of Python's modules
+    to queue calls
+        run                  add one function call to the queue
+        map                  call one function for many items, in a loop over the results
+    to work on them
+        process_until_done   run what is queued, until all is done
+        step                 go one round, for a loop of your own
+        process_process      the same, as it was called in 0.5
+        process_queue        take in what has ended, and start nothing
+        kill                 stop one task
+        killall              stop all tasks
+        reset                forget everything, as after the import
+    results
+        get_returns          what the calls returned, by their numbers
+        get_errors           what they raised, by their numbers
+        results              wait for all; what they returned, as a list
+    settings and questions
+        configure            all settings: how many at once, how considerate, timeouts, retries, callbacks, ...
+        get_stats            how things stand, and what the queue waits for
+        worker_pids          the process ids of the workers
+        total_cpus           how many CPUs we may use
+        available_cpus       how many of them others leave free now
+    classes
+        Task                 what run() gives: one call, its state and its result
+        TaskQueue            a queue of its own, with all of this as methods
+        Priority, Preset     how considerate to be
+        DummyMPError         the base of all errors of this package
 """
+
+# A map of the package, from the top down:
+#
+#   api, legacy        the functions: methods of one hidden queue
+#   taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers
+#   ledger, task       ... what came of each, and how many of each kind      callbacks
+#   lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
+#   inline, engine     the engines: here, or in worker processes             interrupts
+#   manager            drives: gives tasks to workers, takes in and tells    feeding, pace, intake, fate, outbox, pool
+#   budget, policy     how many may run now, and why                         cpus, limits, memory, oom, reasons
+#                      ... and what others on this machine use               counters, neighbours, programs, kernelfiles
+#   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
+#   forkserver         the server: starts workers, ends everything           boot, processes, niceness
+#   worker             inside a worker                                       chunks, nesting, seeds, surroundings
+#                      ... generators of the script                          streams
+#   mainmodule         ... what stands for the script there                  whenloaded
+#   failures           ... what a task raised
+#   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
+#   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
+#   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
+#   buffers            ... their large parts                                 memoryfile, descriptors
+#   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk
+#   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
+#   hints              what type checkers want to see
+#   namesakes          files of the user's with names of Python's modules
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ def unpack_failure(task: Task[Any], body: Any) -> tuple[Callable[[], BaseExcepti
     """
     pickled, text, trace, about_task = loads(body)
     if about_task:
-        text = text.partition(": ")[2].replace("{task}", f"{task.describe()},")
+        text = text.partition(": ")[2].replace("{task}", f"{task._describe()},")
         return functools.partial(NotPicklable, text), text
-    what = task.describe()
+    what = task._describe()
     story = f"{what}, failed: {text}"
     # Without a single frame, as for arguments that do not fit, the traceback says no more.
     return functools.partial(_rebuild, pickled, text, trace, what), story if trace == text else f"{story}\n{trace}"
@@ -57,8 +57,8 @@ def _rebuild(pickled: bytes | None, text: str, trace: str, what: str) -> BaseExc
 def timed_out(task: Task[Any]) -> TaskTimeout:
     """Say that a task took too long."""
     return TaskTimeout(
-        f"{task.describe()}, was stopped after {task.timeout:g} s (its timeout). Other tasks go on. "
-        f"More time: {task.more_time}"
+        f"{task._describe()}, was stopped after {task._timeout:g} s (its timeout). Other tasks go on. "
+        f"More time: {task._more_time}"
     )
 
 
@@ -86,7 +86,7 @@ class Deaths:
         else:
             exitcode = status
             how = f"ended itself with exit code {status}"
-        text = f"worker {handle.pid} {how} while it ran {task.describe()}"
+        text = f"worker {handle.pid} {how} while it ran {task._describe()}"
         if status is None:
             text += ". How it ended is not known, because the server process that would tell was killed before"
         if name == "SIGKILL":
@@ -100,7 +100,7 @@ class Deaths:
         error = WorkerDied(text, task=task.index, pid=handle.pid, exitcode=exitcode, signal=name)
         start = handle.last_words.find("Fatal Python error")
         if start >= 0:
-            error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip(), task.describe())
+            error.__cause__ = WorkerTraceback(handle.last_words[start:].rstrip(), task._describe())
         return error
 
     def _out_of_memory(self, running: int, peak: int) -> str:

@@ -100,7 +100,7 @@ class Feeder:
         engine.decision = self._budget.decide(options, self._intake.running)
         while engine.waiting and self._may_start(engine, options):
             task = engine.waiting[0]
-            if task.function is None:
+            if task._function is None:
                 self.to_freeze.append((engine, task))
                 break
             handle = self._pool.worker_for(options)
@@ -152,12 +152,12 @@ class Feeder:
             return  # It would give them back, and nobody knows which of them.
         if handle.assigned and not engine.leaving and not is_short(handle):
             return
-        chunk = handle.assigned[0].chunk if handle.assigned else None
+        chunk = handle.assigned[0]._chunk if handle.assigned else None
         if chunk is not None and not chunk.whole:
             return  # It was called back from behind a slow item, and what follows would be, too.
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
-            function = waiting[0].function
+            function = waiting[0]._function
             if function is None:
                 return
             if function.pace is not pace:
@@ -207,7 +207,7 @@ class Feeder:
             if not handle.assigned:
                 continue
             seconds = _expected(handle.assigned[0])
-            if not seconds or handle.full or handle.calling_back or handle.assigned[0].chunk is not None:
+            if not seconds or handle.full or handle.calling_back or handle.assigned[0]._chunk is not None:
                 return 0.0
             if handle.channel.is_under_way():
                 return 0.0  # It goes on only while we read or write.
@@ -239,7 +239,7 @@ def overdue_at(handle: WorkerHandle) -> float:
 
 def _expected(task: Task[Any]) -> float:
     """Say how many seconds a task will take; 0 if nobody knows."""
-    function = task.function  # Another thread may be telling of its end, if it was killed while it waited there.
+    function = task._function  # Another thread may be telling of its end, if it was killed while it waited there.
     return (function.pace.seconds or 0.0) if function is not None else 0.0
 
 
@@ -253,13 +253,13 @@ def _find_batch(waiting: Iterable[Task[Any]], most: int, room: int) -> tuple[lis
     number = 0
     for task in itertools.islice(waiting, most):
         if not batch:
-            function, surroundings, number = task.function, task.surroundings, task.index
-            if function is None or task.chunk is not None or function.pieces:
+            function, surroundings, number = task._function, task._surroundings, task.index
+            if function is None or task._chunk is not None or function.pieces:
                 break
-        elif task.function is not function or task.surroundings is not surroundings or task.index != number:
+        elif task._function is not function or task._surroundings is not surroundings or task.index != number:
             break
-        left = room - len(task.arguments) - BATCH_BYTES
-        if task.pieces or left < 0:
+        left = room - len(task._arguments) - BATCH_BYTES
+        if task._pieces or left < 0:
             break
         room = left
         batch.append(task)

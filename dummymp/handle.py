@@ -155,14 +155,14 @@ class WorkerHandle:
 
     def post_task(self, task: Task[Any], settings: Settings) -> None:
         """Queue a task to be sent, and before it what the worker does not know yet."""
-        function, surroundings, arguments = task.function, task.surroundings, task.arguments
+        function, surroundings, arguments = task._function, task._surroundings, task._arguments
         assert function is not None and surroundings is not None
         self._post_news(function, surroundings, settings)
-        if task.chunk is not None:
+        if task._chunk is not None:
             self.channel.post(CHUNK, TASK_HEAD.pack(task.index, function.number, surroundings.number), arguments)
-        elif task.pieces or function.pieces:
+        elif task._pieces or function.pieces:
             head = TASK_HEAD.pack(task.index, function.number, surroundings.number)
-            parcel = pack(arguments, task.pieces, self._packets.send, function_pieces=function.pieces)
+            parcel = pack(arguments, task._pieces, self._packets.send, function_pieces=function.pieces)
             self.channel.post(TASK_WITH_BUFFERS, head, *parcel)
         else:
             self.channel.post_task(task.index, function.number, surroundings.number, arguments)
@@ -170,10 +170,10 @@ class WorkerHandle:
 
     def post_batch(self, tasks: list[Task[Any]], settings: Settings) -> None:
         """Queue tasks to be sent as one: calls of one function from one place, numbered one after another."""
-        function, surroundings = tasks[0].function, tasks[0].surroundings
+        function, surroundings = tasks[0]._function, tasks[0]._surroundings
         assert function is not None and surroundings is not None
         self._post_news(function, surroundings, settings)
-        arguments = join_arguments([task.arguments for task in tasks])
+        arguments = join_arguments([task._arguments for task in tasks])
         self.channel.post(BATCH, TASK_HEAD.pack(tasks[0].index, function.number, surroundings.number), arguments)
         self.assigned.extend(tasks)
 
@@ -203,14 +203,14 @@ class WorkerHandle:
 
     def bytes_for(self, task: Task[Any]) -> int:
         """Count what `post_task` would send for a task; each large buffer as `BUFFER_BYTES`."""
-        size, function, surroundings = len(task.arguments), task.function, task.surroundings
+        size, function, surroundings = len(task._arguments), task._function, task._surroundings
         assert function is not None and surroundings is not None
         if function.number not in self._functions:
             size += len(function.data) + sum(len(text) for _, text in told[self._sources :])
         if surroundings.number != self._surroundings:
             size += len(surroundings.data) + (len(surroundings.setup.data) if surroundings.setup is not None else 0)
-        if task.pieces or function.pieces:
-            size += BUFFER_BYTES * (len(task.pieces) + len(function.pieces))
+        if task._pieces or function.pieces:
+            size += BUFFER_BYTES * (len(task._pieces) + len(function.pieces))
         return size
 
     def _remember(self, number: int, size: int) -> None:
@@ -228,7 +228,7 @@ class WorkerHandle:
             self.deadline = None if self.killed else self.start_by
             return
         task = self.assigned[0] if self.assigned else None
-        timeout = task.timeout if task is not None else None
+        timeout = task._timeout if task is not None else None
         if task in self.dropped:
             timeout = 0.0  # It was killed already, but it begins all the same.
         self.deadline = None if timeout is None or self.stopped else self.since + timeout
@@ -237,7 +237,7 @@ class WorkerHandle:
         """Tell whether it was sent more than what it runs now."""
         if len(self.assigned) > 1:
             return True
-        chunk = self.assigned[0].chunk if self.assigned else None
+        chunk = self.assigned[0]._chunk if self.assigned else None
         return chunk is not None and chunk.whole
 
     def call_back(self) -> None:
@@ -326,7 +326,7 @@ class WorkerHandle:
 
     def read_log(self) -> None:
         """Let the chunk that runs, if it is one, know what the log says of it."""
-        chunk = self.assigned[0].chunk if self.assigned else None
+        chunk = self.assigned[0]._chunk if self.assigned else None
         if chunk is not None:
             # One that waits in the worker and has not begun must not take the log of the one before for its own.
             chunk.log = self.page.log() if self.page is not None and self.had_begun() else None

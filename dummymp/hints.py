@@ -23,4 +23,7 @@ else:
         """Lets ``Task[int]`` be written in annotations."""
 
         __slots__ = ()
-        __class_getitem__ = classmethod(types.GenericAlias)
+
+        def __class_getitem__(cls, item):
+            """Write ``Task[int]`` in an annotation for a task that returns an int."""
+            return cls if cls is Generic else types.GenericAlias(cls, item)

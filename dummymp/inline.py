@@ -121,7 +121,7 @@ class InlineEngine:
             value, error = self._outcome(task)
         finally:
             self.running -= 1
-        if error is not None and task.attempts <= task.retries:
+        if error is not None and task.attempts <= task._retries:
             self._requeued(task)
             self.waiting.append(task)
             return None
@@ -136,15 +136,15 @@ class InlineEngine:
         began = time.perf_counter()
         value, error = None, None
         try:
-            task.freeze_live()
-            assert task.function is not None and task.surroundings is not None
+            task._freeze_live()
+            assert task._function is not None and task._surroundings is not None
             with _Surroundings(task):
-                _initialize(task.surroundings.initializer)
-                func = loads(task.function.data)
-                args, kwargs = load_arguments(task.arguments)
+                _initialize(task._surroundings.initializer)
+                func = loads(task._function.data)
+                args, kwargs = load_arguments(task._arguments)
                 began = time.perf_counter()
-                with nesting.task_runs_here(task.describe):
-                    value = call_with_values(task.surroundings.context.values, func, *args, **kwargs)
+                with nesting.task_runs_here(task._describe):
+                    value = call_with_values(task._surroundings.context.values, func, *args, **kwargs)
         except KeyboardInterrupt:
             task.attempts -= 1
             raise
@@ -209,7 +209,7 @@ class _Surroundings:
     """Puts a task into its working directory, its environment and its seed, and everything back afterwards."""
 
     def __init__(self, task: Task[Any]) -> None:
-        surroundings = task.surroundings
+        surroundings = task._surroundings
         assert surroundings is not None
         self._seed, self._cwd, self._variables = surroundings.seed, surroundings.cwd, surroundings.environ
         self._task = task.index
@@ -243,7 +243,7 @@ class _Surroundings:
 def _story(task: Task[Any], error: BaseException) -> str:
     if issubclass(type(error), NotPicklable):
         return str(error)
-    return f"{task.describe()}, failed: {headline(error)}\n{story(error)}"
+    return f"{task._describe()}, failed: {headline(error)}\n{story(error)}"
 
 
 def _call(after: _After | None) -> None:

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from .chunks import UNKNOWN
+from .displays import show as show_display
 from .errors import TaskKilled
 from .fate import Deaths, unpack_failure
 from .handle import load_parcel
@@ -28,6 +29,7 @@ from .transport import (
     CUT,
     CUT_HEAD,
     DECLINED,
+    DISPLAY,
     ENDED_HEAD,
     FAILURE,
     LEAVING,
@@ -59,6 +61,8 @@ __all__ = ["Intake", "say"]
 
 # With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
+# These are shown.
+SHOWN = (TEXT, RECORD, DISPLAY)
 # A worker from which tasks were taken, and that has ended the one that ran, is back within so many seconds, or, as it
 # was stopped, is ended. Longer: it is in the way for longer; shorter: one that a busy machine holds up starts anew.
 GIVE_BACK_LIMIT = 10.0
@@ -122,10 +126,9 @@ class Intake:
     def _take(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         if kind == FAILURE:
             self._take_failure(handle, message)
-        elif kind in (TEXT, RECORD):
-            show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
-            if show is not None:
-                self._outbox.post(lambda: show)
+        elif kind in SHOWN:
+            for show in self._shown(handle, kind, message):
+                self._outbox.post(lambda show=show: show)
         elif kind == READY:
             self._pool.ready(handle, U64.unpack(message)[0])
             for stream, text in handle.early:
@@ -145,7 +148,7 @@ class Intake:
             if text not in self._notes:
                 self._notes.add(text)
                 if handle.assigned:
-                    text = text.replace("{task}", handle.assigned[0].describe())
+                    text = text.replace("{task}", handle.assigned[0]._describe())
                 self._outbox.post(say, WARNING, text)
 
     def _take_results(self, handle: WorkerHandle, kind: int, messages: list[Any]) -> None:
@@ -157,10 +160,10 @@ class Intake:
         for task, message in zip(self._take_off(handle, messages), messages):
             body: Any = message[ENDED_HEAD.size :]
             if task is not None:
-                task.size = len(body)
+                task._size = len(body)
                 if kind == RESULT_WITH_BUFFERS:
                     body = handle.open_parcel(memoryview(body))
-                    task.size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
+                    task._size += 0 if isinstance(body, BaseException) else sum(map(len, body[1]))
                 tasks.append(task)
                 bodies.append(body)
             elif kind == RESULT_WITH_BUFFERS:
@@ -195,7 +198,7 @@ class Intake:
             yield engine.began(task)
             error = value.error
             with self._lock:
-                how = f"{task.describe()}, returned something that cannot be rebuilt here: {error!r}"
+                how = f"{task._describe()}, returned something that cannot be rebuilt here: {error!r}"
                 self.failed(engine, task, error, how)
                 self._goes_on()  # It may wait for its next attempt.
 
@@ -227,13 +230,13 @@ class Intake:
     def _take_part(self, handle: WorkerHandle, kind: int, message: Any) -> None:
         """Take in what came of some items of a chunk, or that the rest of it will not run there."""
         task = handle.assigned[0] if handle.assigned else None
-        if task is None or task.chunk is None or task.index != U64.unpack_from(message)[0]:
+        if task is None or task._chunk is None or task.index != U64.unpack_from(message)[0]:
             return
         if handle.begun is not task:
             self.begin(handle)
         if kind == CUT:
             self._has_cut(handle)
-            task.chunk.whole = False
+            task._chunk.whole = False
             self._outbox.post(handle.engine.cut, task, CUT_HEAD.unpack(message)[1])
         else:
             if PART_HEAD.unpack_from(message)[2] != UNKNOWN:
@@ -267,7 +270,7 @@ class Intake:
                 task.attempts += 1  # It began and ended since we looked last.
             task.seconds = seconds
             task._pid = pid
-            task.function.pace.note(seconds)  # type: ignore[union-attr]
+            task._function.pace.note(seconds)  # type: ignore[union-attr]
             tasks.append(task)
         return tasks
 
@@ -307,7 +310,7 @@ class Intake:
         handle.revoked.update(other.index for other in others)
         handle.assigned = collections.deque([task])
         self.queue_again(handle, others)
-        chunk = task.chunk
+        chunk = task._chunk
         handle.read_log()
         item = chunk.running() if chunk is not None else None
         if chunk is not None and item is not None:
@@ -402,9 +405,9 @@ class Intake:
 
     def _again(self, engine: ProcessEngine, task: Task[Any], how: str) -> bool:
         """Let a task that has failed wait for its next attempt, if it has one."""
-        if task.attempts > task.retries:
+        if task.attempts > task._retries:
             return False
-        text = f"{how}\nThis was attempt {task.attempts} of {task.retries + 1}; it runs again."
+        text = f"{how}\nThis was attempt {task.attempts} of {task._retries + 1}; it runs again."
         self._outbox.post(say, WARNING, text)
         self._outbox.post(engine.requeued, task)
         engine.waiting.append(task)
@@ -426,18 +429,24 @@ class Intake:
         for stream, text in handle.read_pipes(to_the_end=True):
             yield self._show(stream, text, (handle.number, -1))
         for kind, message in handle.receive_all():
-            if kind in (TEXT, RECORD):
-                show = self._text(handle, message) if kind == TEXT else self._record(handle, message)
-                if show is not None:
-                    yield show
+            if kind in SHOWN:
+                yield from self._shown(handle, kind, message)
         for stream, rest in handle.unfinished_lines():
             yield self._show(stream, rest + "\n", (handle.number, -1))
 
-    def _text(self, handle: WorkerHandle, message: Any) -> After | None:
-        """Give what shows the lines that are whole with this message, None if none is."""
-        number, stream = TEXT_HEAD.unpack_from(message)
-        text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
-        return self._show(stream, text, (handle.number, number)) if text else None
+    def _shown(self, handle: WorkerHandle, kind: int, message: Any) -> Iterator[After]:
+        """Give what shows what a task printed, logged or displayed."""
+        if kind == TEXT:
+            number, stream = TEXT_HEAD.unpack_from(message)
+            text = handle.whole_lines(stream, bytes(message[TEXT_HEAD.size :]).decode("utf-8", "replace"))
+            if text:
+                yield self._show(stream, text, (handle.number, number))
+        elif kind == RECORD:
+            yield self._record(handle, message)
+        else:
+            for stream, rest in handle.unfinished_lines(of_pipes=False):
+                yield self._show(stream, rest + "\n", (handle.number, handle.answered))
+            yield functools.partial(show_display, memoryview(message)[U64.size :])
 
     def _record(self, handle: WorkerHandle, message: Any) -> After:
         """Give what hands a log record to its logger."""

@@ -361,7 +361,7 @@ class _LazyMap:
                 if value:
                     self._add_part(task, value)
             else:
-                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=ENTRY_BYTES + task.size)
+                self._add_run(task.index, [(_ITSELF, value)], plain=False, size=ENTRY_BYTES + task._size)
             self._done(task)
         return iter((self._said(),))
 
@@ -418,7 +418,7 @@ class _LazyMap:
             engine.submit(tasks, first=True)
 
     def _done(self, task: Task[Any]) -> None:
-        task.drop_call()
+        task._drop_call()
         if isinstance(task, Chunk):
             task.items = []
         self._working.discard(task)

@@ -29,7 +29,7 @@ def tell_left(running: list[Task[Any]], waiting: list[str]) -> None:
     left_off = collections.Counter(waiting)
     forgotten = left_off.pop("", 0)
     if running:
-        named = "; ".join(task.describe() for task in running[:NAMED]) + "; ..." * (len(running) > NAMED)
+        named = "; ".join(task._describe() for task in running[:NAMED]) + "; ..." * (len(running) > NAMED)
         known = "".join(f"{_tasks_were(count)} never run: {why}. " for why, count in left_off.items())
         more = known + (f"{_tasks_were(forgotten)} queued and never run. " if forgotten else "")
         text = "%s running when the script ended, and stopped: %s. %sTo wait for all: dummymp.process_until_done()"

@@ -337,13 +337,14 @@ class Manager:
         What was sent ahead, was called back in vain, and could not be taken either, stays with the worker until it is
         buried: only then is it certain that it does not begin the next one.
         """
-        task, engine, log = handle.assigned[0], handle.engine, handle.assigned[0].chunk and handle.assigned[0].chunk.log
+        task, engine = handle.assigned[0], handle.engine
+        log = task._chunk and task._chunk.log
         self._call_back_now(handle)
         self._intake.take_in(handle, handle.receive_all())
         if not handle.assigned or handle.assigned[0] is not task:
             return False
         handle.read_log()
-        if task.chunk is not None and task.chunk.log != log and isinstance(error, TaskTimeout):
+        if task._chunk is not None and task._chunk.log != log and isinstance(error, TaskTimeout):
             handle.start_clock()  # The item has just ended, and the next one runs.
             return False
         self._intake.show_unfinished(handle)
@@ -392,7 +393,7 @@ class Manager:
         count = 0
         with held, self._lock:
             for task in tasks:
-                how = f"{task.describe()}, was stopped, because {why}."
+                how = f"{task._describe()}, was stopped, because {why}."
                 handle = self._handle_of(task)
                 if handle is not None and handle.assigned[0] is not task:
                     self._call_back_now(handle)
@@ -421,7 +422,7 @@ class Manager:
             for handle in list(self._pool.handles.values()):
                 # Again, if the task that runs ends this very moment and the worker has begun the next.
                 while handle.engine is engine and handle.assigned and not handle.stopped:
-                    how = f"{handle.assigned[0].describe()}, was stopped, because {why}."
+                    how = f"{handle.assigned[0]._describe()}, was stopped, because {why}."
                     self._stop_task(handle, TaskKilled(how), how)
             if waiting:
                 dropped = list(engine.waiting)
@@ -513,12 +514,12 @@ class Manager:
             wanted, self._feeder.to_freeze = self._feeder.to_freeze, []
         for engine, task in wanted:
             try:
-                task.freeze_live()
+                task._freeze_live()
             except NotPicklable as error:
                 with held, self._lock:
                     if task in engine.waiting:
                         engine.waiting.remove(task)
-                        task.attempts = task.retries + 1
+                        task.attempts = task._retries + 1
                         self._outbox.post(engine.began, task)
                         self._intake.failed(engine, task, error, str(error))
             except BaseException:
@@ -530,7 +531,7 @@ class Manager:
     # --- questions ---
 
     def worker_pids(self) -> list[int]:
-        """Give the process ids of the workers, starting ones too."""
+        """Give the process ids of the workers that live, starting ones too. Starts, buries and tells nothing."""
         with held, self._lock:
             return self._pool.worker_pids()
 

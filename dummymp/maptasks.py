@@ -58,13 +58,13 @@ class Call(NamedTuple):
 class Item(Task[Any]):
     """A task for one item."""
 
-    more_time = "dummymp.map(..., timeout=...)"
+    _more_time = "dummymp.map(..., timeout=...)"
 
     __slots__ = ()
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """Put it in words for a message: ``item 7, simulate('big.csv')``."""
-        return f"item{super().describe()[4:]}"
+        return f"item{super()._describe()[4:]}"
 
 
 class Chunk(Item):
@@ -79,7 +79,7 @@ class Chunk(Item):
         whole: It has not been cut.
     """
 
-    __slots__ = ("chunk", "end", "form", "items", "log", "told", "whole")
+    __slots__ = ("end", "form", "items", "log", "told", "whole")
 
     def __init__(self, index: int, call: Call, form: int, pieces: list[Any]) -> None:
         super().__init__(_nobody, index, call.name, timeout=call.timeout, retries=0)
@@ -89,7 +89,7 @@ class Chunk(Item):
         self.end = index + len(pieces)
         self.log: bytes | None = None
         self.whole = True
-        self.chunk = self
+        self._chunk = self
 
     def running(self) -> int | None:
         """Give the number of the item that ran when the log was read; None if none did, or nobody knows."""
@@ -105,7 +105,7 @@ class Chunk(Item):
             return bytes(piece)
         return pickle.dumps(call_of(self.form, piece), 5)
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """Put the item that ran in words."""
         number = self.running()
         if number is None:
@@ -155,7 +155,7 @@ def make_item(call: Call, number: int, frozen: Frozen, *, attempts: int = 0) -> 
     """Make the task of one item, which was begun so many times before."""
     task = Item(_nobody, number, call.name, timeout=call.timeout, retries=call.retries)
     task.attempts = attempts
-    task.take(frozen, call.surroundings)
+    task._take(frozen, call.surroundings)
     return task
 
 
@@ -164,7 +164,7 @@ def make_chunk(call: Call, first: int, form: int, pieces: list[Any], data: bytes
     chunk = Chunk(first, call, form, pieces)
     pace = call.function.pace
     expected = len(pieces) * ((pace.seconds or 0.0) + ITEM_OVERHEAD)
-    chunk.take(Frozen(call.function.twin(_ChunkPace(chunk, pace, expected)), data), call.surroundings)
+    chunk._take(Frozen(call.function.twin(_ChunkPace(chunk, pace, expected)), data), call.surroundings)
     return chunk
 
 

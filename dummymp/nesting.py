@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     class _Hidden(Protocol):
         """What is needed of the hidden queue."""
 
-        def set_aside(self) -> AbstractContextManager[None]: ...
+        def _set_aside(self) -> AbstractContextManager[None]: ...
 
-        def has_waiting(self) -> bool: ...
+        def _has_waiting(self) -> bool: ...
 
-        def start_over(self) -> bool: ...
+        def _start_over(self) -> bool: ...
 
 __all__ = ["enter_worker", "hide", "in_task", "in_worker", "is_hidden", "note", "task_runs_here", "worker_task_over"]
 
@@ -78,7 +78,7 @@ def is_hidden(queue: object) -> bool:
 
 def worker_task_over(*, failed: bool = False) -> None:
     """Forget what a task left in the hidden queue of its worker; say so, unless the task failed, which says enough."""
-    if _hidden is not None and _hidden.start_over() and not failed:
+    if _hidden is not None and _hidden._start_over() and not failed:
         _tell_lost("{task}")
 
 
@@ -92,9 +92,9 @@ def task_runs_here(describe: Callable[[], str]) -> Iterator[None]:
     global _depth
     _depth += 1
     try:
-        with contextlib.nullcontext() if _hidden is None else _hidden.set_aside():
+        with contextlib.nullcontext() if _hidden is None else _hidden._set_aside():
             yield
-            if _hidden is not None and _hidden.has_waiting():
+            if _hidden is not None and _hidden._has_waiting():
                 _tell_lost("{task}" if _say is not None else describe())
     finally:
         _depth -= 1

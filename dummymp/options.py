@@ -52,7 +52,6 @@ class Options:
         start_method: "forkserver", "spawn", or None (default): forkserver where the platform has it.
         initializer: Called in each worker, once, before its first task: to set what tasks need there. Default None.
         engine: "processes" (default), or "inline": in this process, one after another, for debugging.
-        edition: Not a setting, but a number that tells whether any was changed: 0 as long as all are at their defaults.
     """
 
     __slots__ = (
@@ -77,6 +76,7 @@ class Options:
     start_method: str | None
     initializer: Callable[[], object] | None
     engine: str
+    # Not a setting: tells whether any was changed, 0 as long as all are at their defaults.
     edition: int
 
     def __init__(self) -> None:

@@ -368,9 +368,14 @@ class Pool:
         return [os.getpid(), *self._launcher.pids, *(h.pid for h in self.handles.values() if h.pid is not None)]
 
     def worker_pids(self) -> list[int]:
-        """Give the process ids of the workers, starting ones too."""
+        """Give the process ids of the workers that live, starting ones too; what ended meanwhile is buried later."""
         self.learn_pids()
-        return [h.pid for h in self.handles.values() if h.pid is not None and not h.retiring]
+        self._hear()
+        self._wake_if_pending()
+        ended = [handle for handle, _ in self._heard]
+        serving = [h for h in self.handles.values() if h.pid is not None and not h.retiring and h not in ended]
+        # One that has only just ended may still be on its way through the server.
+        return [handle.pid for handle in serving if handle.pid is not None and processes.lives(handle.pid)]
 
     def learn_pids(self) -> None:
         """Wait for the server to say which processes it has started: some milliseconds."""

@@ -21,6 +21,7 @@ __all__ = [
     "end",
     "group_members",
     "leave_terminal",
+    "lives",
     "table",
 ]
 
@@ -73,6 +74,20 @@ def descendants(root: int, processes: dict[int, Process]) -> set[int]:
 def group_members(leader: int, processes: dict[int, Process]) -> set[int]:
     """Give the pids of the process group, and of the session, that a worker leads: what its tasks left behind, too."""
     return {pid for pid, process in processes.items() if leader in (process.group, process.session)}
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process has not ended; if nobody can tell, True. One that nobody has reaped yet has ended."""
+    if sys.platform == "win32":
+        return True  # To signal it with 0 would end it.
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # There is no /proc, and a zombie is reaped in a moment; or it is not ours to signal.
 
 
 def children() -> set[int]:

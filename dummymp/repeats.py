@@ -62,9 +62,9 @@ class Repeat:
         self._known = weakref.ref(known)
         self._count = count
         self._names = names
-        self._name, self._timeout, self._retries = task.name, task.timeout, task.retries
-        assert task.surroundings is not None
-        self._surroundings = task.surroundings
+        self._name, self._timeout, self._retries = task.name, task._timeout, task._retries
+        assert task._surroundings is not None
+        self._surroundings = task._surroundings
 
     def again(
         self, queue: Owner, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -92,6 +92,6 @@ class Repeat:
         except Exception:
             return None  # `freeze` says what is wrong with them.
         task: Task[Any] = Task(queue, -1, self._name, self._timeout, self._retries)
-        task.function = known.blob  # type: ignore[assignment]  # A light one: `repeat_of` has looked.
-        task.arguments, task.pieces, task.surroundings = arguments, pieces, self._surroundings
+        task._function = known.blob  # type: ignore[assignment]  # A light one: `repeat_of` has looked.
+        task._arguments, task._pieces, task._surroundings = arguments, pieces, self._surroundings
         return task

@@ -16,6 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from .contexts import Held
+from .displays import set_pictures, takes_pictures
 from .pickling import dumps, loads
 from .whenloaded import when_loaded
 
@@ -238,9 +239,11 @@ class _Variables(dict):  # type: ignore[type-arg]
 
 
 class Settings:
-    """What holds for all tasks: import path, arguments, warnings filters, log levels, limits and key of the parent."""
+    """What holds for all tasks: path, arguments, warnings filters, log levels, limits, key and shell of the parent."""
 
-    __slots__ = ("argv", "authkey", "disabled", "field_size", "filters", "levels", "path", "recursion", "to_logging")
+    __slots__ = (
+        "argv", "authkey", "disabled", "field_size", "filters", "levels", "path", "pictures", "recursion", "to_logging",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.path = list(sys.path)
@@ -261,6 +264,7 @@ class Settings:
             self.levels[""] = (root.level, root.disabled)
             self.disabled = manager.disable
             self.to_logging = getattr(logging, "_warnings_showwarning", None) is not None
+        self.pictures = takes_pictures()
         # With it the proxies of a multiprocessing.Manager() know each other.
         current = getattr(sys.modules.get("multiprocessing"), "current_process", None)
         self.authkey = None if current is None else bytes(current().authkey)
@@ -284,8 +288,8 @@ class Settings:
                 filters.append((entry[2].__module__, dumps(entry)))
             except Exception:
                 continue
-        limits = self.recursion, self.field_size
-        return dumps((self.path, self.argv, filters, self.levels, self.disabled, self.to_logging, self.authkey, limits))
+        logs, limits = (self.levels, self.disabled, self.to_logging), (self.recursion, self.field_size)
+        return dumps((self.path, self.argv, filters, *logs, self.authkey, limits, self.pictures))
 
 
 def apply_settings(
@@ -297,6 +301,7 @@ def apply_settings(
     to_logging: bool,
     authkey: bytes | None,
     limits: tuple[int, int | None],
+    pictures: bool | None,
 ) -> None:
     """Make the parent's settings hold in this process."""
     import logging
@@ -307,6 +312,7 @@ def apply_settings(
     logging.disable(disabled)
     logging.captureWarnings(to_logging)
     _apply_levels(levels)
+    set_pictures(pictures)
     if authkey is not None:
         when_loaded("multiprocessing", functools.partial(_set_key, authkey))
     recursion, field_size = limits

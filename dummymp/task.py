@@ -32,68 +32,65 @@ __all__ = ["Task"]
 class Task(Generic[T]):
     """One recorded call: where it stands, and what came of it.
 
-    `run` makes it; nobody else needs to.
+    `run` makes it; nobody else needs to. What to ask of it::
 
-    Attributes:
-        index: The call number, 0 for the first call; also the key in `get_returns` and `get_errors`.
-        state: "queued", "running", "done" or "failed".
-        queued_at: When `run` recorded it, in seconds since the epoch.
-        started_at: When it was given to a worker (its last attempt), in seconds since the epoch, or None.
-        ended_at: When its end was seen, in seconds since the epoch, or None.
-        seconds: How long the function ran, measured in the worker by a clock that is never set back; None if unknown.
-        attempts: How many times it was begun; more than 1 only with `retries`.
+        task = dummymp.run(slow, 3)
+        task.result()           # works until it has ended, and gives what slow(3) returned, or raises what it raised
+        task.state, task.name   # ("done", "slow")
     """
 
-    # What else there is to know of a task that is many items of a `map`.
-    chunk: Chunk | None = None
+    # help() shows what stands here of each.
+    __slots__ = {
+        "index": "The call number, 0 for the first call; also the key in `get_returns` and `get_errors`.",
+        "state": '"queued", "running", "done" or "failed".',
+        "queued_at": "When `run` recorded it, in seconds since the epoch.",
+        "started_at": "When it was given to a worker (its last attempt), in seconds since the epoch, or None.",
+        "ended_at": "When its end was seen, in seconds since the epoch, or None.",
+        "seconds": "How long the function ran, by a clock of its worker that is never set back; None if unknown.",
+        "attempts": "How many times it was begun; more than 1 only with `retries`.",
+        **dict.fromkeys((
+            "__weakref__", "_arguments", "_chunk", "_counted", "_error", "_function", "_function_name", "_live", "_pid",
+            "_pieces", "_queue", "_retries", "_size", "_surroundings", "_timeout", "_value",
+        )),
+    }  # fmt: skip
+
     # What gives it more time.
-    more_time = "dummymp.configure(timeout=...)"
-
-    __slots__ = (
-        "__weakref__", "_counted", "_error", "_function_name", "_pid", "_queue", "_value", "arguments", "attempts",
-        "ended_at", "function", "index", "live", "pieces", "queued_at", "retries", "seconds", "size", "started_at",
-        "state", "surroundings", "timeout",
-    )  # fmt: skip
-
-    # Either the call in bytes, as in `Frozen`, or (with copy_args=False) what freezes it when the task starts, and no
-    # `function` until then. Dropped at the end.
-    function: FunctionBlob | None
-    arguments: bytes
-    pieces: Sequence[Piece]
-    surroundings: Surroundings | None
-    live: Callable[[], None] | None
-    started_at: float | None
-    ended_at: float | None
-    seconds: float | None
-    size: int  # What its result took on its way, in bytes.
-    _pid: Any
-    _counted: bool  # among the queue's running tasks
-    _value: Any  # What it returned; if it failed in this very process, its traceback.
-    _error: BaseException | None
+    _more_time = "dummymp.configure(timeout=...)"
 
     def __init__(self, queue: Owner, index: int, name: str, timeout: float | None, retries: int) -> None:
         self._queue = queue
         self.index = index
         self._function_name = name
-        self.function = self.surroundings = self.live = None
-        self.arguments = b""
-        self.pieces = ()
-        self.timeout = timeout
-        self.retries = retries
+        # Either the call in bytes, as in `Frozen`, or (with copy_args=False) what freezes it when the task starts, and
+        # no `_function` until then. Dropped at the end.
+        self._function: FunctionBlob | None = None
+        self._arguments = b""
+        self._pieces: Sequence[Piece] = ()
+        self._surroundings: Surroundings | None = None
+        self._live: Callable[[], None] | None = None
+        self._chunk: Chunk | None = None  # What else there is to know of a task that is many items of a `map`.
+        self._timeout = timeout
+        self._retries = retries
         self.state = "queued"
         self.queued_at = time.time()
-        self.started_at = self.ended_at = self.seconds = self._pid = self._value = self._error = None
-        self.attempts = self.size = 0
-        self._counted = False
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.seconds: float | None = None
+        self.attempts = 0
+        self._size = 0  # What its result took on its way, in bytes.
+        self._pid: Any = None
+        self._counted = False  # among the queue's running tasks
+        self._value: Any = None  # What it returned; if it failed in this very process, its traceback.
+        self._error: BaseException | None = None
 
     @property
     def name(self) -> str:
-        """Give the name of the function."""
+        """The name of the function."""
         return self._function_name
 
     @property
     def pid(self) -> int | None:
-        """Give the process id of the worker that runs it or ran it last; None before it started."""
+        """The process id of the worker that runs it or ran it last; None before it started."""
         pid = self._pid
         number: int | None = pid() if callable(pid) else pid
         return number
@@ -126,9 +123,9 @@ class Task(Generic[T]):
             TimeoutError: The task had not ended after `timeout` seconds; it goes on.
         """
         self._queue._drive_task(self, timeout)
-        return self.outcome()
+        return self._outcome()
 
-    def outcome(self) -> T:
+    def _outcome(self) -> T:
         """Return what an ended task returned, or raise what it raised.
 
         What would end the script that asks, SystemExit and KeyboardInterrupt above all, is raised as a `TaskFailed`.
@@ -160,7 +157,7 @@ class Task(Generic[T]):
         """
         return self._queue.kill(self)
 
-    def freeze(
+    def _freeze(
         self, engine: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, surroundings: Any
     ) -> None:
         """Turn the call into bytes for `engine`, with its `surroundings`.
@@ -170,14 +167,14 @@ class Task(Generic[T]):
         """
         frozen = engine.freeze(func, args, kwargs, number=self.index)
         # With copy_args=False another thread that drives may have been faster, and all may be over by now.
-        if self.function is None and not self._has_ended():
-            self.take(frozen, surroundings)
+        if self._function is None and not self._has_ended():
+            self._take(frozen, surroundings)
 
-    def take(self, frozen: Frozen, surroundings: Surroundings) -> None:
+    def _take(self, frozen: Frozen, surroundings: Surroundings) -> None:
         """Be this call."""
-        function, self.arguments, self.pieces = frozen
-        self.surroundings = surroundings
-        self.function = function  # Last, for other threads that drive look at it.
+        function, self._arguments, self._pieces = frozen
+        self._surroundings = surroundings
+        self._function = function  # Last, for other threads that drive look at it.
 
     def _close(self, now: float, value: Any, error: BaseException | None) -> bool:
         """Be done, or failed if there is an error. For the queue; False if it had ended before."""
@@ -189,34 +186,34 @@ class Task(Generic[T]):
         self.ended_at = now
         if callable(self._pid):
             self._pid = self._pid()
-        self.function = self.surroundings = self.live = None  # `drop_call`, without the time of another call.
-        self.arguments = b""
-        self.pieces = ()
+        self._function = self._surroundings = self._live = None  # `_drop_call`, without the time of another call.
+        self._arguments = b""
+        self._pieces = ()
         self._value = value
         self._error = error
         self.state = "done" if error is None else "failed"  # Last, for other threads look at it.
         return True
 
-    def drop_call(self) -> None:
+    def _drop_call(self) -> None:
         """Forget the call, which will not run again, and with it the memory of its arguments."""
-        self.function = self.surroundings = self.live = None
-        self.arguments = b""
-        self.pieces = ()
+        self._function = self._surroundings = self._live = None
+        self._arguments = b""
+        self._pieces = ()
 
-    def freeze_live(self) -> None:
-        """Turn a call that was queued with copy_args=False into bytes, now that it starts. Raises as `freeze`."""
-        live = self.live
+    def _freeze_live(self) -> None:
+        """Turn a call that was queued with copy_args=False into bytes, now that it starts. Raises as `_freeze`."""
+        live = self._live
         if live is not None:
             live()
-            self.live = None
+            self._live = None
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """Put it in words for a message: ``task 7, simulate('big.csv')``."""
         text = "..."
-        if self.function is not None:
+        if self._function is not None:
             from .freeze import arguments_text
 
-            text = arguments_text(self.arguments)
+            text = arguments_text(self._arguments)
         return f"task {self.index}, {self._function_name}({text})"
 
     def __repr__(self) -> str:

@@ -160,10 +160,10 @@ class TaskQueue:
         self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
-            task.freeze(engine, func, args, kwargs, surroundings=surroundings)
+            task._freeze(engine, func, args, kwargs, surroundings=surroundings)
             self._remember(engine.repeat_of(func, args, kwargs, task, engine), options, edition)
         else:
-            task.live = functools.partial(task.freeze, engine, func, args, kwargs, surroundings=surroundings)
+            task._live = functools.partial(task._freeze, engine, func, args, kwargs, surroundings=surroundings)
         return engine, task
 
     def _tell_old_calls(self) -> None:
@@ -437,7 +437,7 @@ class TaskQueue:
             with deferrable:
                 self._end_rest()
             self._ledger.stop = None
-            task.outcome()
+            task._outcome()
 
     def _end_rest(self) -> None:
         """End all others if a task has failed and on_error="stop"."""
@@ -486,8 +486,8 @@ class TaskQueue:
         self.process_until_done()
         for task in tasks:
             if task.state == "failed":
-                task.outcome()
-        values = [task.outcome() for task in tasks]
+                task._outcome()
+        values = [task._outcome() for task in tasks]
         if all(value is None for value in values):
             self._look_for_return(tasks)
         return values
@@ -615,7 +615,7 @@ class TaskQueue:
         """End the tasks that have not ended, so that nobody waits for them; tell nobody."""
         for task in self._ledger.tasks:
             if not task._has_ended():
-                task.drop_call()
+                task._drop_call()
                 task._error = TaskKilled(f"task {task.index}, {task.name}(...), was forgotten, because {why}")
                 task.state = "failed"
 
@@ -648,7 +648,7 @@ class TaskQueue:
         """Tell how things stand. Looks only: a loop that waits until nothing is queued or running calls `step`.
 
         Returns:
-            queued, running, done, failed: numbers of tasks; workers: number of processes; allowed: how many tasks may
+            queued, running, done, failed: numbers of tasks; workers: how many live; allowed: how many tasks may
             run now, by the last decision (None before the first); free_cpus: as `available_cpus`; waiting_for: what
             keeps queued tasks waiting, in words, or None.
         """
@@ -695,21 +695,21 @@ class TaskQueue:
         why, known = self._left_off
         return why if task.index < known else ""
 
-    def has_waiting(self) -> bool:
+    def _has_waiting(self) -> bool:
         """Tell whether tasks wait. For `nesting`."""
         return self._ledger.outstanding() > 0
 
-    def start_over(self) -> bool:
+    def _start_over(self) -> bool:
         """Be like new; tell whether tasks waited. For `nesting`, after every task: quick if there is nothing to do."""
         waited = False
         if self._ledger.next_number or self._options.edition:
-            waited = self.has_waiting()
+            waited = self._has_waiting()
             self._options = Options()
             self._set_empty()
         return waited
 
     @contextlib.contextmanager
-    def set_aside(self) -> Iterator[None]:
+    def _set_aside(self) -> Iterator[None]:
         """Be like new within a ``with`` block, and as before after it. For `nesting`."""
         before = self.__dict__.copy()
         self._options = Options()

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import nesting, niceness
+from . import displays, nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
 from .contexts import call_in_context
@@ -141,6 +141,7 @@ class Worker:
         self.stdout = LineWriter(channel, STDOUT, self.number)
         self.stderr = LineWriter(channel, STDERR, self.number)
         self.forwarder = Forwarder(channel, name, self.number)
+        self.displays = displays.Displays(channel, self.number, self._flush, self.note)
         self._chunks = Chunks(channel, page or Page(-1), self)
         # What initializers raised, by their numbers. Of today's: its number until it was called, and what it raised.
         self._initialized: dict[int, BaseException | None] = {0: None}
@@ -281,8 +282,7 @@ class Worker:
     def _end(self, kind: int, number: int, seconds: float, body: bytes) -> None:
         self._put_back_streams()
         if self.stdout.line or self.stderr.line:
-            self.stdout.flush()
-            self.stderr.flush()
+            self._flush()
         if self._is_copy:
             os._exit(0)  # The task forked, and this is the copy: it has no business with the parent.
         nesting.worker_task_over(failed=kind == FAILURE)
@@ -375,12 +375,11 @@ class Worker:
         self._put_back(number, self._around, randomness=randomness, place=moves.may_be())
 
     def end_item(self) -> int:
-        """Send the begun lines of an item, for it has ended; count the pieces of text that were sent so far."""
+        """Send the begun lines of an item, for it has ended; count what was sent so far for the user to see."""
         self._put_back_streams()
         if self.stdout.line or self.stderr.line:
-            self.stdout.flush()
-            self.stderr.flush()
-        return self.stdout.sent + self.stderr.sent
+            self._flush()
+        return self.stdout.sent + self.stderr.sent + self.displays.sent
 
     def pack_value(self, value: Any, func: Any) -> tuple[int, bytes]:
         """Serialise what an item returned."""
@@ -397,6 +396,11 @@ class Worker:
         return FAILED, pack_failure(error)
 
     # --- around a task ---
+
+    def _flush(self) -> None:
+        """Send the begun lines."""
+        self.stdout.flush()
+        self.stderr.flush()
 
     def _put_back(self, number: int, surroundings: int, *, randomness: bool = True, place: bool = True) -> None:
         """Make this process what the call expects, whatever the task before did to it."""
@@ -476,6 +480,7 @@ class Worker:
         self.stdout.leave_channel()
         self.stderr.leave_channel()
         self.forwarder.leave_channel()
+        self.displays.leave_channel()
 
     def _end_copy(self, error: BaseException) -> NoReturn:
         """End a copy that a task forked as a script ends that raises this."""
@@ -572,6 +577,7 @@ def _serve(worker: Worker) -> None:
     sys.stderr = sys.__stderr__ = worker.stderr  # type: ignore[misc, assignment]
     logging.root.handlers[:] = [worker.forwarder]
     refuse_questions()
+    displays.enter_worker(worker.displays)
     forget_bootstrap()
     moves.watch()
     nesting.enter_worker(worker.note)

@@ -193,7 +193,7 @@ def test_an_answer_out_of_turn_is_not_lost() -> None:
     """Both threads of a worker gave back at once: one task was sent anew and ended before the other thread told."""
 
     def task_of(number: int) -> Any:
-        return types.SimpleNamespace(index=number, attempts=1, function=types.SimpleNamespace(pace=Pace()))
+        return types.SimpleNamespace(index=number, attempts=1, _function=types.SimpleNamespace(pace=Pace()))
 
     tasks = [task_of(number) for number in (3, 4, 2)]
     handle: Any = types.SimpleNamespace(
@@ -258,7 +258,7 @@ def test_it_is_killed_at_once(pipe: Path) -> None:
 def test_a_chunk_that_was_cut_is_not_gone_on_with() -> None:
     """An answer to an earlier call back, which knows nothing of the chunk, does not let its worker go on with it."""
     chunk = mock.Mock(index=73)
-    chunk.chunk = chunk
+    chunk._chunk = chunk
     chunk.running.return_value = 78
     handle = mock.Mock(
         assigned=collections.deque([chunk]), revoked=set(), begun=chunk, dropped=set(), claimed=True, cutting=False,

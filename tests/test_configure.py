@@ -318,8 +318,8 @@ def test_timeout_and_retries_are_remembered_when_queued() -> None:
     with dummymp.configure(timeout=50, retries=2):
         first = dummymp.run(abs, -1)
     second = dummymp.run(abs, -1)
-    assert (first.timeout, first.retries) == (50, 2)
-    assert (second.timeout, second.retries) == (None, 0)
+    assert (first._timeout, first._retries) == (50, 2)
+    assert (second._timeout, second._retries) == (None, 0)
     dummymp.killall()
 
 
@@ -434,6 +434,8 @@ def test_the_help_shows_how_to_write_it() -> None:
     text = pydoc.plain(pydoc.render_doc(dummymp.configure))
     assert "configure(**options" in text
     assert "misplaced" not in text
+    listed = re.findall(r"^ {8}(\w+): ", text.partition("Args:")[2].partition("Raises:")[0], re.MULTILINE)
+    assert sorted(listed) == sorted(Options.names())
     lines = [line.strip() for line in text.splitlines()]
     assert lines[lines.index("Args:") + 1].startswith("max_processes: ")
     assert "..." not in lines

@@ -7,16 +7,23 @@ import builtins
 import operator
 import os
 import pydoc
+import re
+import signal
+import subprocess
+import sys
 import time
 import typing
 import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import TIMEOUT, Script
 
 import dummymp
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 FUNCTIONS = {
     "available_cpus",
@@ -35,6 +42,21 @@ FUNCTIONS = {
     "step",
     "total_cpus",
     "worker_pids",
+}
+TASK = {
+    "attempts",
+    "done",
+    "ended_at",
+    "exception",
+    "index",
+    "kill",
+    "name",
+    "pid",
+    "queued_at",
+    "result",
+    "seconds",
+    "started_at",
+    "state",
 }
 CLASSES = {"Preset", "Priority", "Task", "TaskQueue"}
 ERRORS = {
@@ -184,6 +206,32 @@ def test_help_shows_todays_names_only() -> None:
     contents = text.partition("\nFILE")[0]
     assert [name for name in FUNCTIONS if name + "(" not in contents] == []
     assert [name for name in OLD if f"\n    {name}" in contents] == []
+
+
+def test_help_begins_with_what_users_call() -> None:
+    """``python -m pydoc dummymp`` tells each function in a line of its own on the first page or two."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "pydoc", "dummymp"], capture_output=True, text=True, timeout=TIMEOUT, check=True
+    )
+    lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines()[:60]]
+    told = [words[0] for words in lines if len(words) == 2]
+    assert [name for name in sorted(FUNCTIONS | {"map"}) if told.count(name) != 1] == []
+
+
+def test_help_of_a_task_shows_what_users_use() -> None:
+    """help(dummymp.Task) lists what users may ask of a task, each with a sentence, and nothing else."""
+    text = pydoc.plain(pydoc.render_doc(dummymp.Task))
+    entries = re.findall(r"^ \|  (\w+)(?:\(.*)?\n(?: \|      .*\n)*? \|      +(\S.*)\n", text, re.MULTILINE)
+    told = {name: sentence for name, sentence in entries if not name.startswith("__") and name != "Task"}
+    assert set(told) == TASK
+    assert [name for name, sentence in told.items() if len(sentence.split()) < 3] == []
+    assert {name for name in dir(dummymp.Task) if not name.startswith("_")} == TASK
+    assert "__annotations__" not in text and "__orig_bases__" not in text
+
+
+def test_help_of_a_queue_shows_what_users_use() -> None:
+    """A queue has the functions of the module as methods, and nothing else that is public."""
+    assert {name for name in dir(dummymp.TaskQueue) if not name.startswith("_")} == FUNCTIONS | {"map"}
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -758,6 +806,35 @@ def test_worker_pids_show_those_of_other_queues() -> None:
     queue = dummymp.TaskQueue(priority="NUCLEAR")
     pid = queue.run(os.getpid).result()
     assert dummymp.worker_pids() == queue.worker_pids() == [pid]
+
+
+@posix
+def test_worker_pids_show_those_that_live(start_method: str) -> None:
+    """A worker that has ended while nobody drives is in no list, and counted nowhere; the next task gets another."""
+    pid = dummymp.run(os.getpid).result()
+    worker = psutil.Process(pid)
+    os.kill(pid, signal.SIGKILL)
+    worker.wait(TIMEOUT)
+    assert (dummymp.worker_pids(), dummymp.get_stats()["workers"]) == ([], 0)
+    successor = dummymp.run(os.getpid).result()
+    assert dummymp.worker_pids() == [successor] != [pid]
+
+
+@posix
+def test_asking_for_workers_tells_nothing(tmp_path: Path) -> None:
+    """Who asks hears which workers live; what became of a task whose worker is gone is told when somebody drives."""
+    ends: list[tuple[int, ...]] = []
+    dummymp.configure(on_end=lambda *counts: ends.append(counts))
+    task = dummymp.run(come_and_wait_for, str(tmp_path), "one", "never")
+    drive_until_there(tmp_path / "one")
+    (pid,) = dummymp.worker_pids()
+    worker = psutil.Process(pid)
+    os.kill(pid, signal.SIGKILL)
+    worker.wait(TIMEOUT)
+    assert (dummymp.worker_pids(), dummymp.get_stats()["workers"]) == ([], 0)
+    assert (task.state, ends) == ("running", [])
+    dummymp.process_until_done()
+    assert type(task.exception()) is dummymp.WorkerDied and ends == [(1, 0, 1)]
 
 
 def test_stats(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def explain(deaths: fate.Deaths, status: int | None, *, running: int = 3, peak: int = 0, said: str = "") -> Any:
     handle: Any = types.SimpleNamespace(pid=4711, peak=peak, last_words=said)
-    task: Any = types.SimpleNamespace(index=7, describe=lambda: "task 7, fit('big.csv')")
+    task: Any = types.SimpleNamespace(index=7, _describe=lambda: "task 7, fit('big.csv')")
     return deaths.explain(handle, task, status, running)
 
 

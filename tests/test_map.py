@@ -1020,7 +1020,7 @@ def test_a_star_import_keeps_the_builtin(script: Script) -> None:
 
 def test_the_log_of_the_chunk_before_is_nobody_elses() -> None:
     chunk = types.SimpleNamespace(log=None)
-    task, page = types.SimpleNamespace(chunk=chunk), Page(-1)
+    task, page = types.SimpleNamespace(_chunk=chunk), Page(-1)
     page.begin(1)
     page.memory[Page.LOG : Page.LOG + 2] = b"N" * 2
     page.numbers[0] = Page.LOG + 2

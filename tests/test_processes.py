@@ -111,6 +111,17 @@ def test_table_without_proc_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert there[:3] == here[:3]
 
 
+@pytest.mark.skipif(not processes.ADOPTS, reason="elsewhere a zombie counts until it is reaped")
+def test_what_has_ended_does_not_live() -> None:
+    """A process lives until it ends, whether it has been reaped yet or not."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert processes.lives(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not processes.lives(child.pid)
+    assert not processes.lives(child.pid)
+
+
 def test_start_time_stays() -> None:
     """The start of a process is the same in every look, so that it can be told from a later one with its pid."""
     assert processes.table()[os.getpid()].started == processes.table()[os.getpid()].started

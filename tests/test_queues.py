@@ -198,9 +198,9 @@ def give(value: Any) -> Any:
 def test_a_frozen_call_is_dropped_when_it_has_ended() -> None:
     """The bytes of a call (perhaps many) go when the task has ended; the Task keeps its name."""
     task = dummymp.run(len, b"x" * 100)
-    assert task.function is not None and task.arguments
+    assert task._function is not None and task._arguments
     assert task.result() == 100
-    assert [task.function, task.arguments, task.live, task.name] == [None, b"", None, "len"]
+    assert [task._function, task._arguments, task._live, task.name] == [None, b"", None, "len"]
 
 
 # --- several threads ---------------------------------------------------------------------------------------------

@@ -151,8 +151,8 @@ def test_settings_that_tasks_remember() -> None:
     dummymp.configure(timeout=60)
     last = dummymp.run(pow, 2, 3)
     tasks = [plain, *inside, after, last]
-    assert [task.timeout for task in tasks] == [None, 50, 50, None, 60]
-    assert [task.retries for task in tasks] == [0, 2, 2, 0, 0]
+    assert [task._timeout for task in tasks] == [None, 50, 50, None, 60]
+    assert [task._retries for task in tasks] == [0, 2, 2, 0, 0]
     assert dummymp.results() == [8] * 5
 
 
@@ -205,7 +205,7 @@ def test_reset() -> None:
     dummymp.reset()
     dummymp.configure(priority="NUCLEAR", max_processes=2)
     tasks = [dummymp.run(pow, 2, number) for number in range(3)]
-    assert [(task.index, task.timeout) for task in tasks] == [(0, None), (1, None), (2, None)]
+    assert [(task.index, task._timeout) for task in tasks] == [(0, None), (1, None), (2, None)]
     assert dummymp.results() == [1, 2, 4]
 
 
@@ -337,7 +337,7 @@ def test_threads_that_queue_and_configure() -> None:
     finally:
         over.set()
         sys.setswitchinterval(interval)
-    assert {task.timeout for task in tasks[:-2]} <= {50, 60} and [task.timeout for task in tasks[-2:]] == [70, 70]
+    assert {task._timeout for task in tasks[:-2]} <= {50, 60} and [task._timeout for task in tasks[-2:]] == [70, 70]
     assert [task.index for task in tasks] == list(range(2002))
     assert dummymp.results() == [*range(2000), 0, 0]
 
@@ -366,7 +366,7 @@ def test_call_that_two_threads_freeze() -> None:
     assert task.result(TIMEOUT) == 2_000_000
     argument.goes_on.set()
     thread.join(TIMEOUT)
-    assert task.function is None and task.surroundings is None and not task.arguments and not task.pieces
+    assert task._function is None and task._surroundings is None and not task._arguments and not task._pieces
 
 
 def test_call_whose_function_is_seen_is_whole() -> None:
@@ -376,9 +376,9 @@ def test_call_whose_function_is_seen_is_whole() -> None:
     class Watched(Task[Any]):
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
-            if getattr(self, "function", None) is not None:
-                seen.append((self.arguments, self.pieces, self.surroundings))
+            if getattr(self, "_function", None) is not None:
+                seen.append((self._arguments, self._pieces, self._surroundings))
 
     blob, surroundings, pieces = freeze_function(abs), capture(None, None), [object()]
-    Watched(None, 0, "abs", None, 0).take(Frozen(blob, b"arguments", pieces), surroundings)  # type: ignore[arg-type]
+    Watched(None, 0, "abs", None, 0)._take(Frozen(blob, b"arguments", pieces), surroundings)  # type: ignore[arg-type]
     assert seen == [(b"arguments", pieces, surroundings)]
