@@ -25,12 +25,14 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
         get_returns          what the calls returned, by their numbers
         get_errors           what they raised, by their numbers
         results              wait for all; what they returned, as a list
+        forget               drop what has ended; numbers and settings stay
     settings and questions
         configure            all settings: how many at once, how considerate, timeouts, retries, callbacks, ...
         get_stats            how things stand, and what the queue waits for
         worker_pids          the process ids of the workers
         total_cpus           how many CPUs we may use
         available_cpus       how many of them others leave free now
+        rng                  in a task: a NumPy Generator of its own
     classes
         Task                 what run() gives: one call, its state and its result
         TaskQueue            a queue of its own, with all of this as methods
@@ -41,7 +43,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 # A map of the package, from the top down:
 #
 #   api, legacy        the functions: methods of one hidden queue
-#   taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers
+#   taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers, cells
 #   ledger, task       ... what came of each, and how many of each kind      callbacks
 #   lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
 #   inline, engine     the engines: here, or in worker processes             interrupts
@@ -51,12 +53,13 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
 #   forkserver         the server: starts workers, ends everything           boot, processes, niceness
 #   worker             inside a worker                                       chunks, nesting, seeds, surroundings
-#                      ... generators of the script                          streams
+#                      ... generators of the script, async functions         streams, coroutines
 #   mainmodule         ... what stands for the script there                  whenloaded
 #   failures           ... what a task raised
 #   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
 #   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
 #   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
+#   contexts           ... what holds around a call                          contextvariables
 #   buffers            ... their large parts                                 memoryfile, descriptors
 #   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk
 #   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn

@@ -285,8 +285,11 @@ ERRORS: dict[str, Callable[[Any, int, bool], bool]] = {
     "closes": lambda error, number, _: isinstance(error, dummymp.WorkerDied),
     **{
         kind: lambda error, number, _: isinstance(error, dummymp.TaskTimeout)
-        for kind in ("stops", "regex", "sleeps", "spins")
+        for kind in ("regex", "sleeps", "spins")
     },
+    # When its server dies, the kernel lets go on what is stopped in a group that is nobody's now, and hangs it up.
+    "stops": lambda error, number, orphans: isinstance(error, dummymp.TaskTimeout)
+    or (orphans and isinstance(error, dummymp.WorkerDied)),
 }
 
 _queueing = threading.Lock()
