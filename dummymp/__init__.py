@@ -43,8 +43,8 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 # A map of the package, from the top down:
 #
 #   api, legacy        the functions: methods of one hidden queue
-#   taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers, cells
-#   ledger, task       ... what came of each, and how many of each kind      callbacks
+#   taskqueue          records calls, drives them, hands out results         options, presets, progress, leftovers
+#   ledger, task       ... what came of each, and how many of each kind      callbacks, cells
 #   lazymap            map: a loop over results, read and worked on ahead    mapinput, maptasks
 #   inline, engine     the engines: here, or in worker processes             interrupts
 #   manager            drives: gives tasks to workers, takes in and tells    feeding, pace, intake, fate, outbox, pool

@@ -10,6 +10,7 @@ import weakref
 from typing import Any
 
 from . import nesting
+from .caches import CACHED
 from .codes import global_names, names_in_text
 from .functions import is_burden
 from .keepsakes import place_of
@@ -91,6 +92,8 @@ class Captured:
             return True
         if kind is types.MethodType:
             return nesting.is_hidden(value.__self__)
+        if kind is CACHED:
+            return travels_by_name(value) or self.add(value.__wrapped__)
         if kind is types.FunctionType:
             return id(value) in self._seen or self._add_function(value)
         return self._add_keepsake(value)

@@ -23,6 +23,7 @@ from .log import logger
 from .modules import has_scripts, look_for_scripts, scripts_by_name
 from .pace import pace_of
 from .pickling import dump_arguments, dump_plain_arguments, dumps, load_arguments, load_plain
+from .streams import draws_anew
 
 if TYPE_CHECKING:
     import pickle
@@ -62,7 +63,7 @@ class FunctionBlob:
         data: The pickle.
         pieces: The large buffers that belong to it and are not in `data`; they travel with each call.
         reusable: A worker may call the same copy again and again: the function captures nothing that a call could
-            change. Otherwise each call gets a fresh copy, as it was when it was queued.
+            change, or is that of a `map`. Otherwise each call gets a fresh copy, as it was when it was queued.
         pace: How long its calls take.
     """
 
@@ -231,6 +232,9 @@ def _freeze_function(func: Callable[..., Any], here: bool, many: bool = False) -
     weight = len(data) + sum(map(len, collector.pieces))
     if weight > HEAVY:
         _hint(func, weight)
+    if many and not stable and not draws_anew(data):
+        # As with multiprocessing.Pool each worker builds it once, with all that it captures: a model, a table.
+        return FunctionBlob(data, True, pace_of(func), collector.pieces)
     if blob is None or blob.data != data or blob.pieces != collector.pieces:
         blob = FunctionBlob(data, stable and not captured.writes, pace_of(func), collector.pieces)
     _remember(func, captured.snapshot() if stable else (), blob)

@@ -6,6 +6,7 @@ cloudpickle.
 
 from __future__ import annotations
 
+import functools
 import io
 import marshal
 import pickle
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .annotations import reduce_forward_ref
 from .buffers import LARGE
+from .caches import CACHED, reduce_cached
 from .classes import reduce_class
 from .functions import reduce_function
 from .interrupts import held
@@ -287,6 +289,8 @@ def _pickler_class() -> Any:
                 return reduce_function(obj, self._namespaces, self._travels)
             if issubclass(kind, type):
                 return self._reduce_class(obj)
+            if kind is CACHED:
+                return reduce_cached(obj, functools.partial(dumps, here=self._here))
             reduce = BY_KIND.get(kind)
             if reduce is not None:
                 return reduce(obj, here=self._here)

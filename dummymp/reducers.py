@@ -22,7 +22,7 @@ from .codes import reduce_code
 from .contextvariables import reduce_variable
 from .functions import reduce_cell
 from .identity import once_around
-from .modules import module_travels_by_name, name_in_module, travels_by_name
+from .modules import module_travels_by_name, name_in_module
 from .typeparams import reduce_alias, reduce_parameter
 
 if TYPE_CHECKING:
@@ -88,15 +88,6 @@ def _set_module(module: types.ModuleType, state: dict[str, Any]) -> None:
     module.__dict__.update(state, __builtins__=builtins.__dict__)
 
 
-def _reduce_cache(func: Any, *, here: bool) -> Any:
-    return NotImplemented if travels_by_name(func) else (_cached_anew, (func.__wrapped__, func.cache_parameters()))
-
-
-def _cached_anew(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Make a function with @functools.cache in a worker; its cache is empty."""
-    return functools.lru_cache(**parameters)(func)
-
-
 def _reduce_file(file: Any, *, here: bool) -> Any:
     if file is sys.stdout or file is sys.stderr:
         return NotImplemented
@@ -151,7 +142,6 @@ def _lazy_import(statement: str, name: str) -> Any:
 BY_KIND: dict[Any, Callable[..., Any]] = {
     types.CodeType: reduce_code,
     types.MethodType: _reduce_method,
-    functools._lru_cache_wrapper: _reduce_cache,
     contextvars.ContextVar: reduce_variable,
     io.TextIOWrapper: _reduce_file,
     **{

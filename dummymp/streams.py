@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from .log import logger
 
-__all__ = ["reduce_generator", "set_numbering"]
+__all__ = ["draws_anew", "reduce_generator", "set_numbering"]
 
 # Gives the number of the task, or of the item of a map, that runs in this process; None where none does.
 _number: Callable[[], int | None] = lambda: None  # noqa: E731
@@ -55,6 +55,11 @@ def reduce_generator(generator: Any, *, many: bool) -> tuple[Any, ...]:
         del _sent[next(iter(_sent))]
     _sent[digest] = None
     return _make, (kind, state, digest if shared else b"")
+
+
+def draws_anew(data: bytes) -> bool:
+    """Tell whether what was serialised may hold a generator of the script, of which each call gets a stream anew."""
+    return __name__.encode() in data
 
 
 def _tell() -> None:

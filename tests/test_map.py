@@ -15,6 +15,7 @@ import pickle
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -177,8 +178,31 @@ def test_items_share_nothing() -> None:
 
     assert list(dummymp.map(append, [shared] * MANY)) == [[1]] * MANY
     assert shared == []
-    collected: list[int] = []
-    assert list(dummymp.map(lambda n: collected.append(n) or collected, range(MANY))) == [[n] for n in range(MANY)]  # type: ignore[func-returns-value]
+
+
+def test_the_function_is_built_once_in_each_worker(tmp_path: Path, start_method: str) -> None:
+    """With all that it captures, as with multiprocessing.Pool: what takes long to load is loaded once."""
+    table = Loaded(str(tmp_path))
+    dummymp.configure(max_processes=2, priority="NUCLEAR")
+    assert list(dummymp.map(lambda n: table.get(n), range(MANY))) == list(range(MANY))
+    assert 1 <= len(list(tmp_path.iterdir())) <= 2
+    lazily: dict[str, int] = {}
+    found = list(dummymp.map(lambda n: (os.getpid(), lazily.setdefault("first", n)), range(MANY)))
+    assert len(set(found)) == len(dict(found)) and lazily == {}
+
+
+class Loaded:
+    """Leaves a file for each time that it was rebuilt."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+        tempfile.mkstemp(dir=self.folder)
+
+    def get(self, n: int) -> int:
+        return n
 
 
 def test_items_are_frozen_when_read() -> None:
@@ -866,17 +890,6 @@ def test_surroundings_are_put_back(tmp_path: Path) -> None:
         return found
 
     assert set(dummymp.map(wander, range(1000))) == {(here, None)}
-
-
-def test_a_function_with_a_memory() -> None:
-    """Each call gets the function as it was at the call of map."""
-    seen: list[int] = []
-
-    def count(n: int) -> int:
-        seen.append(n)
-        return len(seen)
-
-    assert set(dummymp.map(count, range(MANY))) == {1}
 
 
 def test_one_ahead_gives_each_answer_before_it_reads_on() -> None:
