@@ -52,12 +52,12 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #                      ... and what others on this machine use               counters, neighbours, programs, kernelfiles
 #   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
 #   forkserver         the server: starts workers, ends everything           boot, processes, niceness
-#   worker             inside a worker                                       chunks, nesting, seeds, surroundings
+#   worker             inside a worker                                       chunks, nesting, seeds, surroundings, copies
 #                      ... generators of the script, async functions         streams, coroutines
 #   mainmodule         ... what stands for the script there                  whenloaded
 #   failures           ... what a task raised
 #   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
-#   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
+#   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions, caches
 #   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
 #   contexts           ... what holds around a call                          contextvariables
 #   buffers            ... their large parts                                 memoryfile, descriptors

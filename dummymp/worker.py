@@ -24,6 +24,7 @@ from . import displays, nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
 from .contexts import call_in_context
+from .copies import Copies
 from .coroutines import COROUTINE, run_coroutine
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
@@ -130,6 +131,7 @@ class Worker:
         self._is_copy = False
         self._functions: dict[int, tuple[Any, bool]] = {}
         self._thawed: dict[int, Callable[..., Any]] = {}
+        self._called: set[int] = set()
         self._surroundings: dict[int, tuple[Any, ...]] = {}
         self._context: tuple[bytes, ...] = ()  # What belongs to them: see `contexts`.
         # The context of tasks, and a copy, in which they run until one changes it.
@@ -227,6 +229,7 @@ class Worker:
             number = U64.unpack(message)[0]
             self._functions.pop(number, None)
             self._thawed.pop(number, None)
+            self._called.discard(number)
         elif kind == SURROUNDINGS:
             # Only the newest is kept: calls that were queued together share theirs.
             number = U64.unpack_from(message)[0]
@@ -311,7 +314,7 @@ class Worker:
             other, took, self._took = surroundings != self._placed, self._took, math.inf
             place = other or moves.may_be() or took > CAN_GO_UNSEEN
             self._put_back(number, surroundings, randomness=other or took > CAN_SEED, place=place)
-            came = None
+            came = copies = None
             kwargs: dict[str, Any] = {}
             if type(arguments) is tuple:  # In a batch came the arguments themselves, if there was nothing else.
                 func, args = self._thawed.get(function), arguments
@@ -324,6 +327,7 @@ class Worker:
                         args, kwargs = load_arguments(arguments)
                 else:
                     func, args, kwargs = self._thaw_parcel(function, arguments, fds)
+                copies = self._copies_of(function, func, args, kwargs)
             began = clock()
             if self._context:
                 func = self._in_context(func)
@@ -331,6 +335,8 @@ class Worker:
             if type(value) is COROUTINE:
                 value = run_coroutine(value)
             seconds = clock() - began
+            if copies is not None and value is None:
+                self._tell_changes(copies)
         except BaseException as error:
             close_all(fds or [])  # They are open still if it came that early.
             if self._is_copy:
@@ -361,7 +367,7 @@ class Worker:
         last = self._apart.run(
             self._chunks.run,
             number,
-            lambda: self._in_context(self._thaw(function)),
+            functools.partial(self._thaw_for_items, function),
             fresh=not self._functions[function][1],
             seeded=self._surroundings[surroundings][2] is not None,
             arguments=arguments,
@@ -450,12 +456,35 @@ class Worker:
                 self._thawed[number] = func
         return func
 
+    def _copies_of(self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Copies | None:
+        """Note what a function may change in vain, the first time that it is called here."""
+        if number in self._called:
+            return None
+        self._called.add(number)
+        return Copies(func, args, kwargs)
+
+    def _tell_changes(self, copies: Copies) -> None:
+        text = copies.changed()
+        if text is not None:
+            self.note(text)
+
     def _in_context(self, func: Callable[..., Any]) -> Callable[..., Any]:
         if not self._context:
             return func
-        in_context = functools.partial(call_in_context, self._context, func)
-        in_context.__name__ = function_name(func)  # type: ignore[attr-defined]
-        return in_context
+        return _named_as(func, call_in_context, self._context, func)
+
+    def _thaw_for_items(self, number: int) -> Callable[..., Any]:
+        func = self._thaw(number)
+        call = self._in_context(func)
+        return call if number in self._called else _named_as(func, self._call_first, number, func, call)
+
+    def _call_first(self, number: int, func: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function for an item, and compare copies, the first time."""
+        copies = self._copies_of(number, func, args, kwargs)
+        value = call(*args, **kwargs)
+        if copies is not None and value is None:
+            self._tell_changes(copies)
+        return value
 
     def _take_descriptors(self, parcel: memoryview) -> list[int]:
         try:
@@ -496,6 +525,13 @@ class Worker:
             self.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _named_as(func: Callable[..., Any], call: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """Give a partial that messages call by the name of a function."""
+    partial = functools.partial(call, *args)
+    partial.__name__ = function_name(func)  # type: ignore[attr-defined]
+    return partial
 
 
 def _is_same(one: contextvars.Context, other: contextvars.Context) -> bool:
