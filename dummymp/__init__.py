@@ -52,8 +52,8 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #                      ... and what others on this machine use               counters, neighbours, programs, kernelfiles
 #   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
 #   forkserver         the server: starts workers, ends everything           boot, processes, niceness
-#   worker             inside a worker                                       chunks, nesting, seeds, surroundings, copies
-#                      ... generators of the script, async functions         streams, coroutines
+#   worker             inside a worker                                       chunks, nesting, seeds, surroundings
+#                      ... generators of the script, async functions         streams, coroutines, copies
 #   mainmodule         ... what stands for the script there                  whenloaded
 #   failures           ... what a task raised
 #   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
