@@ -11,7 +11,9 @@ import enum
 import types
 from typing import Any, Callable
 
+from . import nesting
 from .identity import came, once_around
+from .structs import is_struct, make_struct, struct_parts
 
 __all__ = ["reduce_class"]
 
@@ -28,8 +30,12 @@ _OF_ENUM = frozenset(
 
 def reduce_class(cls: type, *, here: bool) -> Any:
     """Reduce a class to its parts, as `object.__reduce__` does. `here`: it will be loaded in this very process."""
+    if came(cls) and nesting.in_worker():
+        return once_around(cls, _make_class, (), here=here)  # It goes back to where it came from.
     if issubclass(cls, enum.Enum):
         make, args, attributes = _enum_parts(cls)
+    elif is_struct(cls):
+        make, (args, attributes) = make_struct, struct_parts(cls, _attributes(cls))
     else:
         make, args, attributes = _make_class, _class_parts(cls), _attributes(cls)
     state = attributes, _registered(cls), _members_own(cls) if make is _make_enum else {}
@@ -59,7 +65,8 @@ def _attributes(cls: type) -> dict[str, Any]:
         for name, value in list(cls.__dict__.items())
         if name not in _GIVEN
         and not (isinstance(value, _PLACES) and value.__objclass__ is cls)
-        and inherited.get(name, _MISSING) is not value
+        # One that only says yes or no may be set otherwise when the class is made: pydantic's, whether it is complete.
+        and (inherited.get(name, _MISSING) is not value or type(value) is bool)
     }
 
 
