@@ -58,11 +58,12 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   failures           ... what a task raised
 #   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors
 #   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions, caches
+#                      ... classes that libraries make                       structs
 #   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
 #   contexts           ... what holds around a call                          contextvariables
 #   buffers            ... their large parts                                 memoryfile, descriptors
 #   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk
-#   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
+#   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn, elsewhere
 #   hints              what type checkers want to see
 #   namesakes          files of the user's with names of Python's modules
 

@@ -13,6 +13,7 @@ from .errors import NotPicklable
 from .freeze import freeze_arguments
 from .maptasks import ITEM_OVERHEAD, call_of, make_chunk, make_item
 from .pickling import ATOMS, dump_small
+from .wrongcalls import check_unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ class MapInput:
         self.failure: Exception | None = None
         self._burst = 1
         self._form = {"one": ONE, "args": ARGUMENTS}.get(call.pass_as, PACKED)
+        self._checked = False  # whether the first item fits, where items are several arguments
         self._seconds = 0.0  # to read an item
         self._bytes_in = self._bytes_out = 0.0  # of an item, about
 
@@ -201,10 +203,14 @@ class MapInput:
         if pass_as == "one":
             return (item,), {}
         try:
-            return (tuple(item), {}) if pass_as == "args" else ((), dict(item))
+            args, kwargs = (tuple(item), {}) if pass_as == "args" else ((), dict(item))
         except (TypeError, ValueError) as error:
             wanted = "the arguments, as a tuple" if pass_as == "args" else "the keyword arguments, as a dict"
             raise TypeError(
                 f'with pass_as="{pass_as}" each item must be {wanted}, got {item!r:.60}. '
                 f'A single argument is passed with pass_as="one"'
             ) from error
+        if not self._checked:
+            self._checked = True
+            check_unpacked(self._call.func, args, kwargs, item)
+        return args, kwargs

@@ -158,6 +158,10 @@ class TaskQueue:
         # For now with the number that it will most likely have.
         task: Task[T] = Task(self, self._ledger.next_number, function_name(func), options.timeout, options.retries)
         self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
+        if options.initializer is None and not self._is_here():
+            from .elsewhere import tell_of_settings
+
+            tell_of_settings(func)
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task._freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -284,6 +288,10 @@ class TaskQueue:
             from .lazymap import lazy_map
 
         here = self._is_here()
+        if self._options.initializer is None and not here:
+            from .elsewhere import tell_of_settings
+
+            tell_of_settings(func)
         return lazy_map(
             func, iterables, self._options, functools.partial(self._make_engine, here), here=here,
             ordered=ordered, ahead=ahead, pass_as=pass_as, on_error=on_error, timeout=timeout, progress=progress,

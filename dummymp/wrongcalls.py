@@ -93,6 +93,21 @@ def check_item_call(func: Callable[..., Any], iterables: int, pass_as: str) -> N
     raise TypeError(f"map() calls {name} with one item at a time, but {signature} {misfit}{hint}")
 
 
+def check_unpacked(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], item: object) -> None:
+    """See that `map` can call this function with an item that holds several arguments. Raises as `check_call`."""
+    call = _see_through(func, len(args), kwargs)
+    misfit = None if call is None else _misfit(call)
+    if call is None or misfit is None:
+        return
+    pass_as = "kwargs" if kwargs else "args"
+    whole = _see_through(func, 1, {})
+    hint = ". Without pass_as it gets the item as it is" if whole is not None and _misfit(whole) is None else ""
+    raise TypeError(
+        f'with pass_as="{pass_as}" map() calls {function_name(func)} with what is in each item, but '
+        f"{_signature(func, call)} {misfit}{hint}. The first item: {item!r:.60}"
+    )
+
+
 def check_callback(name: str, callback: Callable[..., Any]) -> None:
     """See that a callback can be called with ``(completed, running, total)``. Raises as `check_call`."""
     call = _see_through(callback, 3, {})

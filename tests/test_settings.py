@@ -114,3 +114,46 @@ def test_the_map_for_perf_goes_where_it_belongs(script: Script, start_method: st
     """
     done = script(source, "-X", "perf")
     assert done.stdout in ("good\n", "not here\n"), done.stderr
+
+
+LIBRARY = """
+class Config:
+    jax_enable_x64 = False
+    def update(self, name, value): setattr(self, name, value)
+config = Config()
+def dot(a): return a
+"""
+USES = """
+import dummymp, jax
+from jax import dot
+jax.config.update("jax_enable_x64", {wide})
+def work(n): return dot(n)
+def other(n): return n
+dummymp.configure(initializer={initializer})
+dummymp.run(other, 1); dummymp.run({func}, 1); dummymp.run({func}, 2); print(list(dummymp.map({func}, [1])))
+print(dummymp.results())
+"""
+
+
+@pytest.mark.parametrize(
+    ("wide", "initializer", "func", "told"),
+    [
+        (True, None, "work", True),
+        (True, None, "other", False),
+        (True, "print", "work", False),
+        (False, None, "work", False),
+    ],
+)
+def test_settings_of_libraries_that_stay_behind(
+    script: Script, tmp_path: Path, wide: bool, initializer: str | None, func: str, told: bool
+) -> None:
+    """The precision of torch, jax, mpmath: told once, if the function uses the library, and nothing sets it there."""
+    (tmp_path / "jax.py").write_text(LIBRARY)
+    done = script(USES.format(wide=wide, initializer=initializer, func=func))
+    assert done.stdout.endswith("[1]\n[1, 1, 2]\n")
+    said = (
+        "note: work() uses jax, where the script has set jax.config.update('jax_enable_x64', True). That does not hold "
+        "in tasks. Set it in a function, and have that called in each worker: "
+        "dummymp.configure(initializer=function)\n"
+    )
+    assert done.stderr == (said if told else "")

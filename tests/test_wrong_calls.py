@@ -222,6 +222,22 @@ def test_map_refuses_what_does_not_fit(func: Callable[..., Any], iterables: tupl
         dummymp.map(func, *iterables, on_error="return")
 
 
+@pytest.mark.parametrize(
+    ("func", "item", "pass_as", "says"),
+    [
+        (square, (1, 2), "args", "map() calls square with what is in each item, but square(number) takes 1 argument, "
+         "and was given 2. Without pass_as it gets the item as it is. The first item: (1, 2)"),
+        (square, {"n": 1}, "kwargs", "square(number) has no parameter 'n'. Without pass_as it gets the item as it is"),
+        (fit, (1,), "args", "but fit(data, table, *, depth=3) needs 'table', too. The first item: (1,)"),
+    ],
+)  # fmt: skip
+def test_map_with_a_pass_as_that_does_not_fit(func: Any, item: Any, pass_as: str, says: str) -> None:
+    """It is told at the first item, and in what is wrong with it."""
+    with pytest.raises(TypeError) as caught:
+        list(dummymp.map(func, [item], pass_as=pass_as))
+    assert says in str(caught.value)
+
+
 def test_map_takes_items_that_are_arguments() -> None:
     """What the items hold shows when they are read."""
     dummymp.configure(engine="inline")
