@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The README keeps its word: every block of it runs, as a whole script, the way a reader would run it."""
+"""The README and the pages in docs/ keep their word: every block of them runs, the way a reader would run it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ LINES = TEXT.splitlines()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match[1], match[2], TEXT[: match.start()].count("\n") + 1) for match in FENCE.finditer(TEXT)]
+DOCS = sorted((README.parent / "docs").glob("*.md"))
+PAGES = [(page.stem, page.read_text(encoding="utf-8")) for page in DOCS]
 PYTHON = [pytest.param(code, id=f"line{line}") for language, code, line in BLOCKS if language == "python"]
+PYTHON += [
+    pytest.param(match[2], id=f"{name}-line{text[: match.start()].count(chr(10)) + 1}")
+    for name, text in PAGES
+    for match in FENCE.finditer(text)
+    if match[1] == "python"
+]
 COMMANDS = [code.strip() for language, code, _ in BLOCKS if language == "sh"]
 
 
@@ -41,11 +49,33 @@ def code_in(cell: str) -> list[str]:
 @pytest.mark.parametrize("code", PYTHON)
 def test_block_runs_and_prints_what_it_says(code: str, script: Script) -> None:
     """A block is a whole script; what stands in a comment behind a print is what it prints."""
+    if "pandas" in code:
+        pytest.importorskip("pandas")
     done = script(code)
     assert done.returncode == 0, done.stderr
     promised = re.findall(r"^ *print\(.*\) +# (.*)$", code, re.MULTILINE)
     printed = done.stdout.splitlines()
     assert [line for line in printed if line in promised] == promised, done.stdout + done.stderr
+
+
+def test_blocks_can_be_pasted_one_after_another(script: Script) -> None:
+    """Into one session, where calls and settings of the blocks before are still there."""
+    blocks = [code for language, code, _ in BLOCKS if language == "python"]
+    promised = [re.findall(r"^ *print\(.*\) +# (.*)$", code, re.MULTILINE) for code in blocks]
+    done = script(
+        f"""
+        import code
+        console = code.InteractiveConsole(globals())
+        for block in {blocks!r}:
+            for line in [*block.splitlines(), ""]:
+                console.push(line)
+            print("--- end of a block", flush=True)
+        """
+    )
+    assert "SyntaxError" not in done.stderr and "queued before Ctrl-C" not in done.stderr, done.stderr
+    printed = [part.splitlines() for part in done.stdout.split("--- end of a block\n")]
+    for lines, wanted in zip(printed, promised):
+        assert [line for line in lines if line in wanted] == wanted, lines
 
 
 @pytest.mark.parametrize("code", PYTHON)
@@ -102,7 +132,7 @@ def test_i_want_to_table_runs(script: Script) -> None:
     """Each line of the table works: a setting before calls are queued, all else right after."""
     wishes = ["; ".join(code_in(answer)) for _, answer in rows("I want to ...")]
     assert len(wishes) >= 15
-    lines = ["import dummymp", "slow = abs"]
+    lines = ["import dummymp", "slow = abs", "def settings(): pass"]
     for wish in wishes:
         setting = wish.startswith("dummymp.configure")
         calls = "task = dummymp.run(slow, -1); dummymp.run(slow, -2)"
@@ -137,7 +167,6 @@ def test_presets_in_the_table_are_the_presets() -> None:
 
 def test_relative_links_lead_somewhere() -> None:
     """A link into the repository points at a file that exists."""
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
-    assert targets
-    for target in targets:
-        assert (README.parent / target).exists(), target
+    for page in (README, *DOCS):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page, target)
