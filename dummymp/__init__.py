@@ -28,6 +28,7 @@ A map of the package, from the top down:
     functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions
     reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
     buffers            ... their large parts                                 memoryfile, descriptors
+    arrays, memmaps    ... arrays of NumPy, in memory and in files
     output, forward    ... text and log records                              bars, crashes, questions, fulldisk
     fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn
     hints              what type checkers want to see
