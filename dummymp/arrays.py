@@ -137,7 +137,7 @@ def _reduce_own_way(array: Any) -> Any:
         twin = numpy.ndarray.view(array, _stand_in(kind))
         vars(twin).clear()
         vars(twin).update(vars(array))
-        made = twin.__reduce__()
+        made = twin.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         twin.__class__ = kind  # As will be done where it arrives.
     except Exception:
         return NotImplemented  # It is asked again, and that tells what is wrong.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import weakref
 from typing import Any
 
 __all__ = ["from_file", "place_in_file"]
@@ -39,7 +40,7 @@ def place_in_file(array: Any) -> tuple[Any, ...] | None:
             return None
     except (OSError, TypeError, ValueError):
         return None  # It has no name, or none any more.
-    identity = (found.st_dev, found.st_ino)
+    identity = found.st_dev, found.st_ino
     part = (int(home.offset) + begin - where, end - begin)
     layout = (array.shape, array.dtype, first - begin, array.strides, array.flags.writeable)
     return home.filename, identity, _MODES[home.mode], part, type(array), layout
@@ -94,6 +95,10 @@ def _address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+# What was found out of memmaps, by their ids: a reference, and the identity of the file, which it keeps for life.
+_known: dict[int, tuple[weakref.ref[Any], tuple[int, int]]] = {}
+
+
 def _is_mapped(home: Any, found: os.stat_result) -> bool:
     """Tell whether the file that has the name of a memmap now is the one that is mapped.
 
@@ -101,6 +106,17 @@ def _is_mapped(home: Any, found: os.stat_result) -> bool:
         home: The memmap.
         found: What the system says of the file with its name.
     """
+    key, identity = id(home), (found.st_dev, found.st_ino)
+    known = _known.get(key)
+    if known is not None and known[0]() is home:
+        return known[1] == identity
+    if not _is_found_mapped(home, found):
+        return False
+    _known[key] = weakref.ref(home, lambda _, known=_known: known.pop(key, None)), identity  # type: ignore[misc]
+    return True
+
+
+def _is_found_mapped(home: Any, found: os.stat_result) -> bool:
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
             return any(_is_where(home, found, line) for line in maps)

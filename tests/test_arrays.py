@@ -141,6 +141,31 @@ class ByName(Quantity):
         vars(self).update(state[1])
 
 
+class ByProtocol(Noted):
+    """Does it all itself."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _by_protocol, (np.asarray(self), self.note)
+
+
+def _by_protocol(array: Any, note: Any) -> Any:
+    array = array.view(ByProtocol)
+    array.note = note
+    return array
+
+
+class AlsoByProtocol(Quantity):
+    """Adds something there."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        made = super().__reduce_ex__(protocol)
+        return (*made[:2], (made[2], "added"))
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.added = state[1]
+
+
 class WithSum(Quantity):
     """Calculates something from what is in it, on both sides."""
 
@@ -168,7 +193,7 @@ class Slotted(Noted):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("kind", [Noted, Quantity, ByName, WithSum, Slotted])
+@pytest.mark.parametrize("kind", [Noted, Quantity, ByName, ByProtocol, AlsoByProtocol, WithSum, Slotted])
 @pytest.mark.parametrize("layout", ["C", "F", "every other", "read-only", "big-endian", "dates", "objects"])
 def test_classes_of_the_user(kind: Any, count: int, layout: str) -> None:
     """Class, attributes and content arrive, and can be written; what the class does for it sees the whole array."""
@@ -186,6 +211,7 @@ def test_classes_of_the_user(kind: Any, count: int, layout: str) -> None:
     assert got.flags.f_contiguous == (layout == "F")
     if kind is WithSum:
         assert got.sums == (float(np.asarray(array).sum()),) * 2
+    assert kind is not AlsoByProtocol or got.added == "added"
     if kind is Slotted:
         assert got.extra == "more"
 
