@@ -14,7 +14,7 @@ import sys
 from typing import Any, Callable
 
 from .buffers import LARGE
-from .memmaps import from_file, place_in_file
+from .memmaps import reduce_in_file
 
 __all__ = ["reduce_array"]
 
@@ -41,12 +41,12 @@ def reduce_array(array: Any, travels: Callable[[Any], bool]) -> Any:
     if not _is_pickled_as(kind, numpy.ndarray):
         return _reduce_own_way(array)
     is_map = issubclass(kind, numpy.memmap)
-    place = place_in_file(array) if is_map else None
+    in_file = reduce_in_file(array) if is_map else None
     plain = numpy.ndarray.view(array, numpy.ndarray)
     without = vars(plain.view(numpy.memmap)) if is_map else ()  # A copy of a memmap has no file any more.
     own = getattr(array, "__dict__", {})
     attributes = {name: value for name, value in own.items() if name not in without and travels(value)}
-    made = (from_file, place) if place else (numpy.ndarray.view, (plain, kind))
+    made = in_file or (numpy.ndarray.view, (plain, kind))
     return (*made, attributes, None, None, _set_attributes) if attributes else made
 
 
@@ -62,9 +62,9 @@ def _reduce_plain(array: Any) -> Any:
     """Reduce an array that lies in a file to its place; and one that cannot be written, or is not in one piece, to a
     copy that can, and is. numpy does the others.
     """
-    place = place_in_file(array)
-    if place is not None:
-        return from_file, place
+    in_file = reduce_in_file(array)
+    if in_file is not None:
+        return in_file
     flags = array.flags
     if array.dtype.hasobject or (flags.writeable and flags.forc):
         return NotImplemented

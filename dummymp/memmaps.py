@@ -13,14 +13,19 @@ import os
 import weakref
 from typing import Any
 
-__all__ = ["from_file", "place_in_file"]
+__all__ = ["reduce_in_file"]
 
 # A worker must not open a file with "w+", which would empty it.
 _MODES = {"r": "r", "r+": "r+", "w+": "r+"}
 
 
-def place_in_file(array: Any) -> tuple[Any, ...] | None:
-    """Give what `from_file` makes the same array of in another process; None if it has to be copied.
+# A part of a file that is only read: if smaller, in bytes, it travels as they are. Larger: more is copied; smaller: to
+# open a file and to map it takes longer than the copy, for each row of an array.
+SMALL = 1 << 14
+
+
+def reduce_in_file(array: Any) -> tuple[Any, ...] | None:
+    """Reduce an array to its place in a file, as `object.__reduce__` does; None if it has to be copied.
 
     Args:
         array: A `numpy.memmap`, or an array that is a part of one, whatever its strides.
@@ -28,6 +33,9 @@ def place_in_file(array: Any) -> tuple[Any, ...] | None:
     home = _home(array)
     if home is None or home.mode not in _MODES or not array.nbytes:
         return None
+    if home.mode == "r" and array.nbytes < SMALL:
+        order = "F" if array.flags.fnc else "C"
+        return _from_bytes, (array.tobytes(order), type(array), array.shape, array.dtype, order)
     where, first = _address(home), _address(array)
     reach = [step * (count - 1) for count, step in zip(array.shape, array.strides)]
     begin = first + sum(way for way in reach if way < 0)
@@ -43,13 +51,28 @@ def place_in_file(array: Any) -> tuple[Any, ...] | None:
     identity = found.st_dev, found.st_ino
     part = (int(home.offset) + begin - where, end - begin)
     layout = (array.shape, array.dtype, first - begin, array.strides, array.flags.writeable)
-    return home.filename, identity, _MODES[home.mode], part, type(array), layout
+    return _from_file, (home.filename, identity, _MODES[home.mode], part, type(array), layout)
 
 
-def from_file(
+def _from_bytes(data: bytes, kind: Any, shape: tuple[int, ...], dtype: Any, order: Any) -> Any:
+    """Make an array that can only be read, as of a file that can only be read."""
+    import numpy
+
+    return numpy.ndarray(shape, dtype, data, order=order).view(kind)
+
+
+def _from_file(
     name: Any, identity: tuple[int, int], mode: Any, part: tuple[int, int], kind: Any, layout: tuple[Any, ...]
 ) -> Any:
-    """Make an array of a part of a file. Arguments: what `place_in_file` gives.
+    """Make an array of a part of a file.
+
+    Args:
+        name: That of the file.
+        identity: By which the system knows it: device and inode.
+        mode: As of `numpy.memmap`.
+        part: Where the part begins, and how many bytes it has.
+        kind: The class of the array.
+        layout: Its shape and dtype; where in the part its first item is; its strides; whether it can be written.
 
     Raises:
         FileNotFoundError: The file is not there any more, or not the same.

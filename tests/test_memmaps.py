@@ -95,9 +95,9 @@ def test_everywhere_in_a_call(tmp_path: Path, engine: str) -> None:
 
 def test_it_arrives_as_what_it_is(tmp_path: Path) -> None:
     """Class, kind, shape, order, mode, offset and file name; a mode "r" cannot be written there either."""
-    make(tmp_path / "a")
+    make(tmp_path / "a", count=10_000)
     for name in (tmp_path / "a", str(tmp_path / "a")):
-        array = np.memmap(name, ">f8", "r", offset=16, shape=(3, 4, 5), order="F")
+        array = np.memmap(name, ">f8", "r", offset=16, shape=(30, 40, 5), order="F")
         got = there(array)
         assert type(got) is np.memmap and (got == array).all() and got.base is not None
         for attribute in ("dtype", "shape", "strides", "mode", "offset", "filename"):
@@ -122,6 +122,18 @@ def test_nothing_is_copied(tmp_path: Path) -> None:
         assert weight(array) < 1500
     tasks = [dummymp.run(lambda rows: rows.nbytes, large) for _ in range(10)]
     assert {task.result() for task in tasks} == {8 << 30}
+
+
+def test_rows_that_are_only_read(tmp_path: Path) -> None:
+    """Small parts with mode "r" travel as their bytes, which is faster, and cannot be written either."""
+    array = make(tmp_path / "a", mode="r", shape=(10, 100))
+    rows = [array[3], np.asarray(array)[3], array[::3, ::-7], array[2:4, 5:7].T, array.T, array.view(np.recarray)[4]]
+    for row in rows:
+        got = there(row)
+        assert (type(got), got.dtype, got.shape) == (type(row), row.dtype, row.shape) and (got == row).all()
+        assert got.flags.f_contiguous == row.flags.f_contiguous or not row.flags.forc
+        assert not got.flags.writeable and getattr(got, "filename", None) is None
+    assert list(dummymp.map(np.sum, array)) == list(array.sum(1))
 
 
 KINDS = [">i2", "f8", [("a", "u1"), ("b", "<f4", (2,))], "M8[s]", "S3"]
@@ -264,13 +276,13 @@ def test_strides_made_by_hand(tmp_path: Path) -> None:
     """A view that reaches beyond its map is no part of the file, so far as numpy knows."""
     array = make(tmp_path / "a", count=8192)[:8]
     beyond = np.lib.stride_tricks.as_strided(make(tmp_path / "b", count=8192, shape=(8,)), (10,))
-    assert memmaps.place_in_file(array) and memmaps.place_in_file(beyond) is None
+    assert memmaps.reduce_in_file(array) and memmaps.reduce_in_file(beyond) is None
     assert (there(beyond) == np.arange(10)).all()
 
 
 def test_what_has_no_memory_in_the_file(tmp_path: Path) -> None:
     """What numpy calculates from a map is of its class, and no map; an empty part needs no file."""
-    array = make(tmp_path / "a", mode="r")
+    array = make(tmp_path / "a", mode="r+")
     for value in (array + 1, array[[1, 2]], array[:0], array.copy()):
         got = there(value)
         assert (got == value).all() and got.flags.writeable
@@ -310,7 +322,7 @@ def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(memmaps, "open", no_such_file, raising=False)
     array = make(tmp_path / "a")
-    assert memmaps.place_in_file(array)
+    assert memmaps.reduce_in_file(array)
     make(tmp_path / "b")
     (tmp_path / "b").replace(tmp_path / "a")
-    assert memmaps.place_in_file(array) is None
+    assert memmaps.reduce_in_file(array) is None
