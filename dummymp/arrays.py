@@ -11,6 +11,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
+import weakref
 from typing import Any, Callable
 
 from .buffers import LARGE
@@ -134,16 +135,25 @@ def _reduce_own_way(array: Any) -> Any:
     if array.nbytes < LARGE or array.dtype.hasobject or not _may_have_stand_in(kind):
         return NotImplemented
     try:
-        twin = numpy.ndarray.view(array, _stand_in(kind))
-        vars(twin).clear()
-        vars(twin).update(vars(array))
-        made = twin.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        twin.__class__ = kind  # As will be done where it arrives.
+        made, twin = _ask_twin(array, kind)
     except Exception:
         return NotImplemented  # It is asked again, and that tells what is wrong.
-    if type(made) is not tuple or len(made) != 3 or made[:2] != (_begin, (kind,)):
+    # Where what it gives refers to the array itself, that would be the twin.
+    if twin() is not None or type(made) is not tuple or len(made) != 3 or made[:2] != (_begin, (kind,)):
         return NotImplemented
     return _begin, (kind, numpy.ndarray.view(array, numpy.ndarray)), made[2], None, None, _finish
+
+
+def _ask_twin(array: Any, kind: Any) -> tuple[Any, weakref.ref[Any]]:
+    """Give what a view of an array, of the class of a stand-in, says of how it travels; and a reference to the view."""
+    import numpy
+
+    twin = numpy.ndarray.view(array, _stand_in(kind))
+    vars(twin).clear()
+    vars(twin).update(vars(array))
+    made = twin.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    twin.__class__ = kind  # As will be done where it arrives.
+    return made, weakref.ref(twin)
 
 
 def _begin(kind: Any, plain: Any) -> Any:

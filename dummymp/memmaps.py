@@ -17,10 +17,8 @@ __all__ = ["reduce_in_file"]
 
 # A worker must not open a file with "w+", which would empty it.
 _MODES = {"r": "r", "r+": "r+", "w+": "r+"}
-
-
-# A part of a file that is only read: if smaller, in bytes, it travels as they are. Larger: more is copied; smaller: to
-# open a file and to map it takes longer than the copy, for each row of an array.
+# Parts of a file that is only read travel as their bytes if they have fewer than so many. Larger: more is copied;
+# smaller: the file is opened and mapped for each row of an array, which takes longer than the copy.
 SMALL = 1 << 14
 
 

@@ -166,6 +166,18 @@ class AlsoByProtocol(Quantity):
         self.added = state[1]
 
 
+class WithItself(Quantity):
+    """Refers to itself."""
+
+    def __reduce__(self) -> Any:
+        made = super().__reduce__()
+        return (*made[:2], (made[2], {"me": [self]}))
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.me = state[1]["me"][0]
+
+
 class WithSum(Quantity):
     """Calculates something from what is in it, on both sides."""
 
@@ -193,7 +205,7 @@ class Slotted(Noted):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("kind", [Noted, Quantity, ByName, ByProtocol, AlsoByProtocol, WithSum, Slotted])
+@pytest.mark.parametrize("kind", [Noted, Quantity, ByName, ByProtocol, AlsoByProtocol, WithItself, WithSum, Slotted])
 @pytest.mark.parametrize("layout", ["C", "F", "every other", "read-only", "big-endian", "dates", "objects"])
 def test_classes_of_the_user(kind: Any, count: int, layout: str) -> None:
     """Class, attributes and content arrive, and can be written; what the class does for it sees the whole array."""
@@ -211,6 +223,7 @@ def test_classes_of_the_user(kind: Any, count: int, layout: str) -> None:
     assert got.flags.f_contiguous == (layout == "F")
     if kind is WithSum:
         assert got.sums == (float(np.asarray(array).sum()),) * 2
+    assert kind is not WithItself or got.me is got
     assert kind is not AlsoByProtocol or got.added == "added"
     if kind is Slotted:
         assert got.extra == "more"

@@ -183,6 +183,28 @@ def test_a_result_is_a_place_in_a_file_too(tmp_path: Path, engine: str) -> None:
     assert part[1, 4] == 44 and np.fromfile(tmp_path / "made")[4004] == 44
 
 
+def test_calls_that_are_not_copied(tmp_path: Path) -> None:
+    """With copy_args=False, and a file that another program lengthens meanwhile."""
+    array = make(tmp_path / "a")
+    dummymp.configure(copy_args=False)
+    task = dummymp.run(lambda x: float(x.sum()), array)
+    array[0] = 1000
+    with open(tmp_path / "a", "ab") as file:
+        file.write(bytes(1000))
+    assert task.result() == array.sum()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_as_numpy_opens_them(mode: str, tmp_path: Path) -> None:
+    """numpy.load(..., mmap_mode=...) and open_memmap: behind the header of an .npy file."""
+    np.save(tmp_path / "a.npy", np.arange(12_000.0).reshape(3, -1))
+    array = np.load(tmp_path / "a.npy", mmap_mode=mode)
+    assert dummymp.run(lambda x: (x.offset, float(x[2, -1])), array).result() == (array.offset, 11_999)
+    new = np.lib.format.open_memmap(tmp_path / "b.npy", "w+", "f4", (5, 5), fortran_order=True)
+    dummymp.run(lambda x: x.__setitem__((1, 2), 12), new).result()
+    assert np.load(tmp_path / "b.npy")[1, 2] == 12
+
+
 def test_a_class_of_the_user_made_of_it(tmp_path: Path) -> None:
     """It keeps its attributes, and its file."""
 
