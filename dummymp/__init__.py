@@ -60,6 +60,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   functions, classes ... by value: those that a worker cannot import       codes, sources, identity, versions, caches
 #                      ... classes that libraries make                       structs
 #   reducers           ... what pickle does not know                         typeparams, annotations, keepsakes
+#                      ... arrays                                            arrays, memmaps
 #   contexts           ... what holds around a call                          contextvariables
 #   buffers            ... their large parts                                 memoryfile, descriptors
 #   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk

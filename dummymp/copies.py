@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import mmap
 import pickle
 import types
 from typing import TYPE_CHECKING, Any, Callable
@@ -81,7 +82,12 @@ def _is_container(value: Any) -> bool:
     kind = type(value)
     if kind.__name__ not in _CONTAINERS.get(kind.__module__, ()):
         return False
-    return value.nbytes <= MOST_BYTES if kind.__module__ == "numpy" else len(value) <= MOST_ENTRIES
+    if kind.__module__ != "numpy":
+        return len(value) <= MOST_ENTRIES
+    base = value
+    while type(base).__module__ == "numpy":
+        base = base.base
+    return value.nbytes <= MOST_BYTES and not isinstance(base, mmap.mmap)  # Of a file, perhaps: that is no copy.
 
 
 def _state(value: Any) -> tuple[bytes, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import types
@@ -33,10 +34,22 @@ def travels_by_name(thing: Any) -> bool:
     """Tell whether a function or class travels by its name: its module can be imported and has it."""
     if getattr(thing, "__module__", None) in (None, "__main__"):
         return False
-    found: Any = sys.modules.get(thing.__module__)
+    found: Any = sys.modules.get(thing.__module__) or _loaded_late(thing.__module__)
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is thing and module_travels_by_name(thing.__module__)
+
+
+def _loaded_late(name: str) -> Any:
+    """Load the module of an installed package that something says that it is from; None where there is none.
+
+    numpy's recarray says that it is from `numpy.rec`, which nobody has loaded who did not ask for it.
+    """
+    package = name.rpartition(".")[0]
+    if package and is_library(package):
+        with contextlib.suppress(Exception):
+            return importlib.import_module(name)
+    return None
 
 
 def name_in_module(value: Any) -> str:

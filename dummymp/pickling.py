@@ -16,6 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any, Callable
 
 from .annotations import reduce_forward_ref
+from .arrays import reduce_array
 from .buffers import LARGE
 from .caches import CACHED, reduce_cached
 from .classes import reduce_class
@@ -178,33 +179,6 @@ def _with_buffer(value: Any) -> Any:
     return _Bytes(value) if type(value) in (bytes, bytearray) and len(value) >= LARGE else value
 
 
-def _writable_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    """Make an array that can be written of the buffer of one that cannot."""
-    import numpy
-
-    if isinstance(buffer, bytes):
-        buffer = bytearray(buffer)  # It travelled in the stream.
-    elif isinstance(buffer, memoryview) and buffer.readonly:
-        buffer = buffer.obj  # The view behind it is private, so nobody minds.
-    return numpy.ndarray(shape, dtype, buffer, order=order)
-
-
-def _reduce_array(array: Any) -> Any:
-    """Reduce a numpy array that cannot be written, or is not in one piece: a copy of it can, and is."""
-    flags = array.flags
-    if type(array).__module__ != "numpy" or array.dtype.hasobject or (flags.writeable and flags.forc):
-        return NotImplemented  # numpy does it.
-    shape, dtype = array.shape, array.dtype
-    if not flags.forc:
-        array = array.copy()  # In numpy's hands it would lose its byte order.
-    order = "C" if array.flags.c_contiguous else "F"
-    try:
-        # The pickler can write a large buffer into the stream only in the order of C; transposed, it is in that order.
-        return _writable_array, (pickle.PickleBuffer(array if order == "C" else array.T), dtype, shape, order)
-    except (ValueError, BufferError):
-        return NotImplemented  # Dates have no buffers; numpy pickles them its own way, and the copy can be written.
-
-
 def load_plain(data: bytes) -> Any:
     """Load numbers, strings, containers, and what is as plain as they are: paths and dates.
 
@@ -300,6 +274,8 @@ def _pickler_class() -> Any:
                 return reduce_forward_ref(obj, self._namespaces, self._travels)
             if kind.__name__ in _BY_NAME:
                 return _reduce_by_kind_name(obj, kind.__name__, self._many)
+            if hasattr(kind, "__array_finalize__"):
+                return reduce_array(obj, self._travels)
             if may_be_keepsake(kind):
                 return reduce_keepsake(obj)
             if not kind.__flags__ & _IS_OF_PYTHON or is_library(kind.__module__):
@@ -319,6 +295,8 @@ def _pickler_class() -> Any:
 
         def _travels(self, value: Any) -> bool:
             """Try whether a value can travel. In a trial there is no other one, or they would have no end."""
+            if type(value) in ATOMS:
+                return True
             if self._is_trial:
                 return False
             trial = Pickler(io.BytesIO(), self._here, _leave_out)
@@ -346,7 +324,7 @@ _IS_OF_PYTHON = 1 << 9
 
 # Types of which was found that nothing here knows anything of them. None of the user, which would live on in it.
 _ORDINARY: set[type] = set()
-_BY_NAME = frozenset({*_GENERATORS, *_OF_THIS_PROCESS, "ndarray"})
+_BY_NAME = frozenset({*_GENERATORS, *_OF_THIS_PROCESS})
 
 
 def _reduce_by_kind_name(obj: Any, kind: str, many: bool) -> Any:
@@ -359,6 +337,4 @@ def _reduce_by_kind_name(obj: Any, kind: str, many: bool) -> Any:
     if kind in _OF_THIS_PROCESS and type(obj).__module__ in _OF_THIS_PROCESS[kind]:
         # What would travel is a number by which only this process knows it.
         raise pickle.PicklingError("it works in this process only")
-    if kind == "ndarray":
-        return _reduce_array(obj)
     return NotImplemented

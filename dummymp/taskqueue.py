@@ -110,7 +110,8 @@ class TaskQueue:
 
         but the second returns at once: the call waits in the queue until `process_until_done` (or `step`) gives it to a
         worker. It is frozen as it is now: a list that changes afterwards changes nothing in it, and it runs in today's
-        working directory with today's environment variables.
+        working directory with today's environment variables. Only a `numpy.memmap` is no copy: the task reads and
+        writes the file.
 
         Returns:
             The `Task`: where the call stands and, later, what came of it.
