@@ -103,7 +103,8 @@ class Feeder:
             if task.function is None:
                 self.to_freeze.append((engine, task))
                 break
-            handle = self._pool.worker_for(options)
+            assert task.surroundings is not None
+            handle = self._pool.worker_for(options, task.surroundings)
             if handle is None:
                 break
             try:
@@ -156,7 +157,8 @@ class Feeder:
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
             function = waiting[0].function
-            if function is None:
+            surroundings = waiting[0].surroundings
+            if function is None or surroundings is None or surroundings.limits != handle.limits:
                 return
             if function.pace is not pace:
                 pace = function.pace

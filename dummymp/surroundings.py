@@ -14,6 +14,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from . import threadlimits
 from .pickling import dumps, loads
 from .whenloaded import when_loaded
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "THREAD_VARIABLES",
     "Settings",
     "Surroundings",
     "apply_settings",
@@ -30,19 +30,6 @@ __all__ = [
     "current",
     "moves",
 ]
-
-# Each of these libraries starts a thread for every CPU unless its variable says otherwise before it is loaded:
-# OpenMP, OpenBLAS, MKL, BLIS, Apple Accelerate, numexpr, numba, and joblib/loky, which count CPUs themselves.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "LOKY_MAX_CPU_COUNT",
-)
 
 _numbers = itertools.count(1)
 
@@ -53,9 +40,11 @@ class Surroundings:
     Attributes:
         number: By which workers know it.
         data: The pickle of ``(cwd, environ, seed)``; cwd is None where the directory was gone already.
+        limits: What the variables of `threadlimits` are in it. A worker whose libraries were loaded under others
+            goes by those.
     """
 
-    __slots__ = ("cwd", "data", "environ", "number", "seed", "threads")
+    __slots__ = ("cwd", "data", "environ", "limits", "number", "seed", "threads")
 
     def __init__(self, cwd: str | None, environ: dict[Any, Any], seed: int | None, threads: int | None) -> None:
         self.number = next(_numbers)
@@ -65,8 +54,9 @@ class Surroundings:
         self.threads = threads
         variables = dict(environ)
         if threads is not None:
-            for name in THREAD_VARIABLES:
+            for name in threadlimits.VARIABLES:
                 variables.setdefault(_key(name), _key(str(threads)))
+        self.limits = [variables.get(_key(name)) for name in threadlimits.VARIABLES]
         self.data = dumps((cwd, variables, seed))
 
     def hold(self) -> bool:
