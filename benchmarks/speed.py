@@ -127,6 +127,11 @@ SYSTEMS = {
             for process in processes: process.start()
             for process in processes: process.join()
     """,
+    # No pool at all. NumPy has all CPUs then, as it has in each worker where nobody sets it limits.
+    "plain loop": """
+        def calls(items):
+            return [work(item) for item in items]
+    """,
 }
 
 WORK = """
@@ -170,6 +175,14 @@ ARRAY_WORKLOADS: dict[str, tuple[str, str, float | None]] = {
         None,
     ),
 }
+
+# A row of its own: calls that would each use all CPUs by themselves. Here the plain loop takes part.
+SVDS = "24 SVDs of 400 x 400"
+SVD_WORK = """
+    import numpy
+    def work(seed): return numpy.linalg.svd(numpy.random.default_rng(seed).random((400, 400)))[1]
+"""
+SVD_ITEMS = "list(range(24))"
 
 # What comes back is read, too: to be handed memory and never to look at it would be no fair measure.
 ARRAY_MAIN = """
@@ -309,7 +322,7 @@ def installed(system: str) -> bool:
 
     if system == "limit":
         return hasattr(os, "fork")
-    return system in ("Pool", "ProcessPoolExecutor") or importlib.util.find_spec(system) is not None
+    return system in ("Pool", "ProcessPoolExecutor", "plain loop") or importlib.util.find_spec(system) is not None
 
 
 def measure(everyone: list[str], rounds: int, *, arrays: bool) -> dict[str, dict[str, list[float]]]:
@@ -323,15 +336,21 @@ def measure(everyone: list[str], rounds: int, *, arrays: bool) -> dict[str, dict
             print(f"{system}, {row}: {error}", file=sys.stderr)
 
     has_numpy = arrays and installed("numpy")
-    systems = [system for system in everyone if system != "limit"]
+    systems = [system for system in everyone if system not in ("limit", "plain loop")]
     for _ in range(rounds):
         for row, (items, sleep, _unit) in WORKLOADS.items():
             for system in everyone:
+                if system == "plain loop":
+                    continue
                 note(row, system, lambda s=system, i=items, z=sleep: float(run(script(s, i, z))[0]))  # type: ignore[misc]
         for row, (work, items, _bytes) in ARRAY_WORKLOADS.items() if has_numpy else ():
             text = textwrap.dedent(ARRAYS) + work
             for system in systems:
                 note(row, system, lambda s=system, i=items, w=text: float(run(script(s, i, False, ARRAY_MAIN, w))[0]))  # type: ignore[misc]
+        for system in everyone if installed("numpy") else ():
+            if system != "limit":
+                source = script(system, SVD_ITEMS, False, ARRAY_MAIN, SVD_WORK)
+                note(SVDS, system, lambda s=source: float(run(s)[0]))  # type: ignore[misc]
         for system in systems:
             note(MAPPED, system, lambda s=system: float(run(script(s, MAP_ITEMS, False, systems=MAPS))[0]))  # type: ignore[misc]
         for system in systems:
@@ -346,6 +365,8 @@ def shown(row: str, seconds: float) -> str:
         size = ARRAY_WORKLOADS[row][2]
         return f"{seconds:.2f} s" if size is None else f"{size / seconds / 1e9:.2f} GB/s"
     unit = WORKLOADS.get(row, ("", False, "milliseconds"))[2]
+    if row == SVDS:
+        return f"{seconds:.2f} s"
     if row == MAPPED:
         return f"{0.2 / seconds:.2f} million/s"
     if unit == "calls a second":

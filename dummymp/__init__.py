@@ -51,7 +51,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   budget, policy     how many may run now, and why                         cpus, limits, memory, oom, reasons
 #                      ... and what others on this machine use               counters, neighbours, programs, kernelfiles
 #   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
-#   forkserver         the server: starts workers, ends everything           boot, processes, niceness
+#   forkserver         the server: starts workers, ends everything           boot, processes, niceness, threadlimits
 #   worker             inside a worker                                       chunks, nesting, seeds, surroundings
 #                      ... generators of the script, async functions         streams, coroutines, copies
 #   mainmodule         ... what stands for the script there                  whenloaded

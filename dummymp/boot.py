@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 
+from . import threadlimits
+
 __all__ = ["command", "last_words", "options", "start_early", "start_server", "take_early", "without_colors"]
 
 _BOOTSTRAP = (
@@ -194,7 +196,8 @@ def without_colors(text: str) -> str:
 
 
 def _spawn_server(connection: int, log: int) -> int:
-    arguments = command("forkserver", f"3, {os.getpid()}", _import_path(), options())
+    limits = threadlimits.missing(os.environ, threadlimits.SERVER_THREADS)
+    arguments = command("forkserver", f"3, {os.getpid()}, {list(limits)}", _import_path(), options())
     with contextlib.ExitStack() as spawned:
         null = os.open(os.devnull, os.O_RDWR)
         spawned.callback(os.close, null)
@@ -208,7 +211,7 @@ def _spawn_server(connection: int, log: int) -> int:
         return os.posix_spawn(
             sys.executable,
             arguments,
-            os.environ,
+            {**os.environ, **limits},
             file_actions=actions,
             setpgroup=0,
             # What this thread ignores or blocks is not passed on: the server must hear of the ends of workers.

@@ -48,7 +48,7 @@ class Budget:
 
     def baseline(self) -> None:
         """Take the first look at the CPUs, if there was none, so that a window begins."""
-        self._reader.baseline()
+        self._reader.baseline(self._own_pids())
 
     def decide(self, options: Options, running: int) -> Decision:
         """Say how many tasks may run now under these options, while `running` do."""
@@ -61,6 +61,7 @@ class Budget:
             idle=reading.idle,
             ran=reading.ran,
             beside_peers=reading.beside_peers,
+            quiet=reading.quiet,
             running=running,
             max_processes=options.max_processes,
             free_memory=self._memory().free if kept_free(options) else None,
@@ -81,7 +82,7 @@ class Budget:
         """Give the CPUs that others leave free; None if nothing was measured yet."""
         if preset.threshold is None:
             return self._usable()
-        self._reader.baseline()
+        self.baseline()
         return self._read(preset, running).free
 
     def is_due(self, preset: Preset) -> bool:

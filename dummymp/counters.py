@@ -32,6 +32,10 @@ if TYPE_CHECKING:
             """Look at the CPUs that we may use."""
             ...
 
+        def glance(self, own: Collection[int]) -> Glance | None:
+            """Look at what the system knows without a second look, apart from the processes `own`."""
+            ...
+
         def process(self, pid: int) -> Process | None:
             """Look at one process, at its CPU time first of all."""
             ...
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
             ...
 
 
-__all__ = ["LinuxCounters", "Process", "PsutilCounters", "Totals", "system_counters"]
+__all__ = ["Glance", "LinuxCounters", "Process", "PsutilCounters", "Totals", "system_counters"]
 
 # More nice than any niceness: what the kernel runs only when nothing else wants the CPU (SCHED_IDLE).
 IDLE_NICENESS = 20
@@ -73,6 +77,20 @@ class Totals(NamedTuple):
     ours: frozenset[int] | None
     work: float
     idle: float
+
+
+class Glance(NamedTuple):
+    """How busy the whole machine is and was, as the kernel itself keeps it. A container sees that of its host.
+
+    Attributes:
+        running: Threads of others that run, or wait for a CPU, at this moment.
+        load: How many threads did that, or waited for a disk, on average over the last minute, ours included.
+        pressure: Percent of the last ten seconds in which somebody waited for a CPU.
+    """
+
+    running: int
+    load: float
+    pressure: float
 
 
 class Process(NamedTuple):
@@ -172,11 +190,26 @@ class LinuxCounters:
             return None
         return Totals(cpus, of, ours, work * self._tick, idle * self._tick)
 
+    def glance(self, own: Collection[int]) -> Glance | None:
+        try:
+            # 0.20 0.18 0.12 1/80 11206: averages over 1, 5 and 15 minutes, running/all threads, last pid: proc(5).
+            words = (read(f"{self._proc}/loadavg") or "").split()
+            load, running = float(words[0]), int(words[3].partition("/")[0])
+            # some avg10=0.00 avg60=0.00 avg300=0.00 total=0: the kernel's psi.rst.
+            pressure = float((read(f"{self._proc}/pressure/cpu") or "").split()[1].partition("=")[2])
+        except (ValueError, IndexError):
+            return None  # An old kernel, or one that does not keep it.
+        ours = 1 + sum(self._fields(pid)[:1] == ["R"] for pid in own if pid != os.getpid())
+        # This thread runs. What is not even aware of that only looks like Linux, and makes up the rest, too.
+        return Glance(max(0, running - ours), load, pressure) if running else None
+
+    def _fields(self, pid: int) -> list[str]:
+        """Give the fields of a process that follow its name; numbers as in proc(5), less 3; none if it is gone."""
+        # The name stands in parentheses and may itself hold spaces and parentheses.
+        return (read(f"{self._proc}/{pid}/stat") or "").rpartition(")")[2].split()
+
     def process(self, pid: int) -> Process | None:
-        text = read(f"{self._proc}/{pid}/stat")
-        # The name stands in parentheses and may itself hold spaces and parentheses; numbers as in proc(5),
-        # less 3.
-        fields = (text or "").rpartition(")")[2].split()
+        fields = self._fields(pid)
         if len(fields) < 39:
             return None
         spent = (int(fields[11]) + int(fields[12])) * self._tick
@@ -258,6 +291,9 @@ class PsutilCounters:
         work = sum(times.user + times.system + getattr(times, "nice", 0.0) for times in chosen)
         idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in chosen)
         return Totals(len(chosen), len(each), None, work, idle)
+
+    def glance(self, own: Collection[int]) -> Glance | None:
+        return None
 
     def process(self, pid: int) -> Process | None:
         import psutil

@@ -14,6 +14,9 @@
         v
     CPUs that others use, in whole CPUs ----------> the rest is free
 
+Before a window has passed there is only what the kernel has kept since before we came (a glance). It is trusted where
+it says that nobody else has computed for a while, and does not now; otherwise nothing is known yet.
+
 What we may use at all is in limits.py, memory in memory.py; their names can be had from here, too.
 """
 
@@ -33,7 +36,7 @@ from .programs import Program, top_users
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .counters import Counters, Process, Totals
+    from .counters import Counters, Glance, Process, Totals
     from .kernelfiles import Group
     from .neighbours import Verdict
 
@@ -65,6 +68,12 @@ CROWDED = 0.95
 # On a full machine the least that others left us counts, of so many seconds: in a shorter window one process may have a
 # CPU for itself while two others share the next. Longer: follows slower where others use less, yet the CPUs are full.
 STEADY = 0.8
+# The load of the last minute below which a machine may be quiet: one thread that computes makes more than this within
+# ten seconds, and as much is left a minute after two that took ten. Larger takes more machines for quiet, those where a
+# little goes on all the time; smaller, fewer of those on which we have just been at work ourselves.
+QUIET_LOAD = 0.1
+# The same for the percentage of the last ten seconds in which somebody waited for a CPU.
+QUIET_PRESSURE = 1.0
 # So far down the threshold goes with what our own tasks get. Smaller sees more crowded machines for what
 # they are, and takes smaller processes for serious on them.
 LEAST_SHARE = 0.1
@@ -81,6 +90,7 @@ class Reading(NamedTuple):
         ran: How many of our tasks ran, averaged over the same seconds; None where `read` was not told.
         beside_peers: What `free` would be without other programs that use dummymp as considerately as we do;
             None where `read` was not asked for them.
+        quiet: Nothing is measured yet, but the machine is certainly quiet.
     """
 
     free: int | None
@@ -89,9 +99,11 @@ class Reading(NamedTuple):
     waited: float
     ran: float | None = None
     beside_peers: int | None = None
+    quiet: bool = False
 
 
 NOTHING_YET = Reading(None, None, None, 0.0)
+QUIET = NOTHING_YET._replace(quiet=True)
 
 
 class CpuReader:
@@ -121,6 +133,8 @@ class CpuReader:
         self._look: _Look | None = None
         self._max_age = MAX_AGE
         self._reading = NOTHING_YET
+        # That of the first look, until there was a second one.
+        self._glance: Glance | None = None
         # Descendants of tasks that were found at work.
         self._kin: set[int] = set()
         self._ran = _Average()
@@ -179,9 +193,14 @@ class CpuReader:
                 # Somebody moved us to other CPUs, or took them away: nothing to compare.
                 self._begin(now, own, usable)
             else:
+                self._glance = None
                 look = self._look = _Look(now, totals, self._own_table(own, last.own))
                 limit = max(threshold / 100, LEAST_LIMIT)
                 self._reading = self._compare(last, look, limit, usable, niceness, peers)
+        elif self._glance is not None:
+            first, self._glance = self._glance, None
+            if _is_quiet(first, self._counters.glance(own), threshold):
+                self._reading = QUIET
         return self._reading
 
     def _begin(self, now: float, own: Collection[int], usable: int | None = None) -> None:
@@ -189,6 +208,7 @@ class CpuReader:
         totals = self._counters.totals()
         previous = {} if self._look is None else self._look.own
         self._look = None if totals is None else _Look(now, totals, self._own_table(own, previous))
+        self._glance = None if totals is None else self._counters.glance(own)
         self._ran.take(now)
         # Where nothing can be read, nothing ever will: all CPUs count as free.
         self._reading = NOTHING_YET if totals is not None else Reading(usable, None, None, 0.0)
@@ -335,6 +355,18 @@ class _Average:
         seconds, area, known = now - self._since, self._area, self._value is not None
         self._since, self._area = now, 0.0
         return area / seconds if known and 0 < seconds < math.inf else None
+
+
+def _is_quiet(first: Glance, second: Glance | None, threshold: float) -> bool:
+    """Tell whether two glances, some time apart, both show a machine on which nobody else computes.
+
+    Who has computed for some seconds is in the load, also after the end; who came just now runs, and who does so with
+    breaks must have hit upon one twice. What runs of ourselves besides this thread and our processes counts as others.
+    """
+    load = min(QUIET_LOAD, threshold / 100)
+    return second is not None and all(
+        glance.running == 0 and glance.load < load and glance.pressure < QUIET_PRESSURE for glance in (first, second)
+    )
 
 
 def _whole(others: float, limit: float) -> int:

@@ -103,7 +103,8 @@ class Feeder:
             if task._function is None:
                 self.to_freeze.append((engine, task))
                 break
-            handle = self._pool.worker_for(options)
+            assert task._surroundings is not None
+            handle = self._pool.worker_for(options, task._surroundings)
             if handle is None:
                 break
             try:
@@ -157,8 +158,8 @@ class Feeder:
             return  # It was called back from behind a slow item, and what follows would be, too.
         waiting, assigned, pace, depth, room = engine.waiting, handle.assigned, None, 0, AHEAD_BYTES
         while waiting:
-            function = waiting[0]._function
-            if function is None:
+            function, surroundings = waiting[0]._function, waiting[0]._surroundings
+            if function is None or surroundings is None or surroundings.limits != handle.limits:
                 return
             if function.pace is not pace:
                 pace = function.pace

@@ -25,16 +25,20 @@ import struct
 import sys
 import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import processes
+from . import processes, threadlimits
 from .boot import command, options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["FDS_PER_WORKER", "REPLY", "REQUEST", "main"]
 
-# Requests: what, worker number, argument.
-REQUEST = struct.Struct("<BIi")
-FORK = 1  # argument: niceness to add; with FDS_PER_WORKER descriptors
+# Requests: what, worker number, argument, threads.
+REQUEST = struct.Struct("<BIii")
+# Argument: niceness to add; threads: as `threads_per_task`, 0 for None; with FDS_PER_WORKER descriptors.
+FORK = 1
 FRESH = 2  # the same, in a fresh interpreter
 KILL = 3  # argument: milliseconds between SIGTERM and SIGKILL
 QUIT = 4  # argument: milliseconds until all that is left is killed
@@ -53,8 +57,12 @@ REMEMBERED = 1000
 _FIRST_FD = 10
 
 
-def main(fd: int, parent: int) -> None:
-    """Serve the process `parent` over the socket `fd` until it is gone."""
+def main(fd: int, parent: int, limits: Sequence[str] = ()) -> None:
+    """Serve the process `parent` over the socket `fd` until it is gone.
+
+    Args:
+        limits: The variables of `threadlimits` that were added to those of the user for us.
+    """
     # With -W error, one would end us in the middle of things: since Python 3.15 that of os.fork(), where a
     # sitecustomize has started a thread. Workers get the filters of the parent before anything is run there.
     warnings.simplefilter("ignore")
@@ -64,7 +72,7 @@ def main(fd: int, parent: int) -> None:
     try:
         connection = socket.socket(fileno=fd)
         connection.setblocking(True)  # A sitecustomize may have called socket.setdefaulttimeout().
-        _Server(connection, parent).run()
+        _Server(connection, parent, limits).run()
     except BaseException:
         _tell(2)
     finally:
@@ -114,8 +122,9 @@ def _load_worker() -> Any:
 
 
 class _Server:
-    def __init__(self, connection: socket.socket, parent: int) -> None:
+    def __init__(self, connection: socket.socket, parent: int, limits: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._limits = limits
         self._data = b""
         self._fds: list[int] = []
         self._pids: dict[int, int] = {}  # Worker number -> pid, also of the last that have ended.
@@ -185,10 +194,10 @@ class _Server:
         self._data += data
         self._fds += fds
         while len(self._data) >= REQUEST.size:
-            what, number, argument = REQUEST.unpack_from(self._data)
+            what, number, argument, threads = REQUEST.unpack_from(self._data)
             self._data = self._data[REQUEST.size :]
             if what in (FORK, FRESH):
-                self._start(what, number, argument)
+                self._start(what, number, argument, threads or None)
             elif what == KILL:
                 self._kill(number, argument)
             elif what == QUIT:
@@ -200,12 +209,14 @@ class _Server:
         except OSError:
             self._end_everything()
 
-    def _start(self, what: int, number: int, nice: int) -> None:
+    def _start(self, what: int, number: int, nice: int, threads: int | None) -> None:
         fds, self._fds = self._fds[:FDS_PER_WORKER], self._fds[FDS_PER_WORKER:]
         try:
             if len(fds) < FDS_PER_WORKER:
                 raise OSError(24, "descriptors were lost on the way")
-            pid = self._fork(fds, number, nice) if what == FORK else self._fresh(fds, number, nice)
+            # What a sitecustomize has loaded here goes by our limits, also in a copy of us.
+            copied = what == FORK and (threads == threadlimits.SERVER_THREADS or not threadlimits.are_settled())
+            pid = self._fork(fds, number, nice) if copied else self._fresh(fds, number, nice, threads)
         except OSError as error:
             self._reply(FAILED, number, error.errno or 0)
         else:
@@ -237,7 +248,7 @@ class _Server:
         finally:
             os._exit(70)  # Only reached when main raised: it ends the process itself.
 
-    def _fresh(self, fds: list[int], number: int, nice: int) -> int:
+    def _fresh(self, fds: list[int], number: int, nice: int, threads: int | None) -> int:
         import fcntl
 
         # First out of the way of their future numbers, then onto them.
@@ -248,7 +259,9 @@ class _Server:
         # What it says before it can speak over its connection, a traceback for example, goes to its stderr.
         actions += [(os.POSIX_SPAWN_DUP2, high[2], 1), (os.POSIX_SPAWN_DUP2, high[3], 2)]
         try:
-            return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions)
+            environ = {name: value for name, value in os.environ.items() if name not in self._limits}
+            environ.update(threadlimits.missing(environ, threads))
+            return os.posix_spawn(sys.executable, arguments, environ, file_actions=actions)
         finally:
             for fd in high:
                 os.close(fd)

@@ -69,6 +69,7 @@ class WorkerHandle:
 
     Attributes:
         number: Which worker it is; never used twice in a program.
+        limits: The `Surroundings.limits` of all its tasks.
         pid: Its process id; None until the server tells.
         start_by: When it must be ready, by `time.monotonic`.
         ready: It has said so. Until then it counts as starting.
@@ -103,12 +104,12 @@ class WorkerHandle:
     """
 
     def __init__(
-        self, number: int, started: Started, *, method: str, threads: int | None, nice: int, start_by: float
+        self, number: int, started: Started, *, method: str, limits: list[Any], nice: int, start_by: float
     ) -> None:
         self.number = number
         self.name = f"Worker-{number}"
         self.method = method
-        self.threads = threads
+        self.limits = limits
         self.nice: int | None = nice  # None: neither the one nor the other
         self.channel: Channel = started.channel
         self.control = started.control

@@ -76,8 +76,11 @@ class Launcher:
         """Give the handles that become ready when a worker ends: none, the server tells."""
         return []
 
-    def start(self, number: int, *, method: str, nice: int) -> Started:
+    def start(self, number: int, *, method: str, nice: int, threads: int | None = None) -> Started:
         """Ask for a worker; `method` is "forkserver" or "spawn", `nice` is added to our own niceness.
+
+        Args:
+            threads: What libraries may start that are loaded before the first task; None: as they like.
 
         Raises:
             ConnectionError: The server is gone.
@@ -101,7 +104,7 @@ class Launcher:
             theirs.append(_Fd(_page_file()))
             page = Page.open(theirs[-1].fileno())
             what = forkserver.FORK if method == "forkserver" else forkserver.FRESH
-            request = forkserver.REQUEST.pack(what, number, nice)
+            request = forkserver.REQUEST.pack(what, number, nice, threads or 0)
             self._asked = True
             self._send(request, [end.fileno() for end in theirs])
         except OSError:
@@ -173,7 +176,7 @@ class Launcher:
         if self._connection is None:
             return False
         try:
-            self._send(forkserver.REQUEST.pack(what, number, argument), [])
+            self._send(forkserver.REQUEST.pack(what, number, argument, 0), [])
         except OSError:
             return False  # The server is gone; `notices` finds out.
         return True
@@ -326,7 +329,7 @@ class WindowsLauncher:
     def prepare(self) -> None:
         """Do nothing: there is no server."""
 
-    def start(self, number: int, *, method: str, nice: int) -> Started:
+    def start(self, number: int, *, method: str, nice: int, threads: int | None = None) -> Started:
         import multiprocessing
         import types
 

@@ -75,6 +75,7 @@ def decide(
     min_free_memory: float | None,
     ran: float | None = None,
     beside_peers: int | None = None,
+    quiet: bool = False,
 ) -> Decision:
     """Say how many workers may run now, and what holds more of them back.
 
@@ -96,7 +97,11 @@ def decide(
             more.
         beside_peers: What `free` would be without other programs that use dummymp as considerately as we do;
             None if unknown.
+        quiet: Nobody else computes, as far as can be told without measurements. While there are none, all CPUs count
+            as free then.
     """
+    if free is None and quiet:
+        free = usable
     cap = max_processes or None
     most = usable if cap is None else cap
     wanted = allowed = most

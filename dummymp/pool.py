@@ -22,6 +22,7 @@ from .waiting import make_selector
 
 if TYPE_CHECKING:
     from .options import Options
+    from .surroundings import Surroundings
 
 __all__ = ["KILL_GRACE", "Pool"]
 
@@ -84,11 +85,11 @@ class Pool:
         except OSError:
             pass
 
-    def worker_for(self, options: Options) -> WorkerHandle | None:
-        """Find an idle worker for the next task of these options, or start one; None if neither can be had now."""
-        method, threads, nice = options.method(), options.threads_per_task, options.priority.nice
+    def worker_for(self, options: Options, surroundings: Surroundings) -> WorkerHandle | None:
+        """Find an idle worker for a task, or start one; None if neither can be had now."""
+        method, limits, nice = options.method(), surroundings.limits, options.priority.nice
         for handle in reversed(self.idle):
-            fits = handle.method == method and handle.threads == threads and handle.reloads == self.reloads
+            fits = handle.method == method and handle.limits == limits and handle.reloads == self.reloads
             if fits and self._renice(handle, nice):
                 self.idle.remove(handle)
                 return handle
@@ -100,7 +101,7 @@ class Pool:
         if self.idle:
             # One of the wrong kind leaves, so that there are never more of them than may run.
             self.retire(self.idle.pop(0))
-        return self._start(method, threads, nice)
+        return self._start(method, surroundings, nice)
 
     def _renice(self, handle: WorkerHandle, nice: int) -> bool:
         """Give a worker another niceness; False if that cannot be."""
@@ -112,12 +113,13 @@ class Pool:
         handle.nice = nice if niceness.change(handle.pid, nice) else None
         return handle.nice is not None
 
-    def _start(self, method: str, threads: int | None, nice: int) -> WorkerHandle | None:
+    def _start(self, method: str, surroundings: Surroundings, nice: int) -> WorkerHandle | None:
         self._notice_loss()
         self._numbers += 1
+        threads, limits = surroundings.threads, surroundings.limits
         for tries_left in reversed(range(START_TRIES)):
             try:
-                started = self._launcher.start(self._numbers, method=method, nice=nice)
+                started = self._launcher.start(self._numbers, method=method, nice=nice, threads=threads)
                 break
             except ConnectionError as error:
                 self._hear()  # The server is gone; the next try starts another.
@@ -128,7 +130,7 @@ class Pool:
                 self._cannot_start(str(error))
                 return None
         start_by = time.monotonic() + START_LIMIT
-        handle = WorkerHandle(self._numbers, started, method=method, threads=threads, nice=nice, start_by=start_by)
+        handle = WorkerHandle(self._numbers, started, method=method, limits=limits, nice=nice, start_by=start_by)
         handle.reloads = self.reloads
         self.handles[handle.number] = handle
         reserve.hold()

@@ -15,6 +15,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from . import threadlimits
 from .contexts import Held
 from .displays import set_pictures, takes_pictures
 from .pickling import dumps, loads
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .freeze import FunctionBlob
 
 __all__ = [
-    "THREAD_VARIABLES",
     "Settings",
     "Surroundings",
     "apply_settings",
@@ -35,19 +35,6 @@ __all__ = [
     "current",
     "moves",
 ]
-
-# Each of these libraries starts a thread for every CPU unless its variable says otherwise before it is loaded:
-# OpenMP, OpenBLAS, MKL, BLIS, Apple Accelerate, numexpr, numba, and joblib/loky, which count CPUs themselves.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "LOKY_MAX_CPU_COUNT",
-)
 
 _numbers = itertools.count(1)
 
@@ -60,11 +47,15 @@ class Surroundings:
         context: What `contextvars` and `decimal` held.
         initializer: What is to be called in each worker before its first task, or None.
         setup: The same in bytes.
+        limits: What the variables of `threadlimits` are in it. A worker whose libraries were loaded under others
+            goes by those.
         data: The pickle of ``(cwd, environ, seed, context.data, number of the initializer)``; cwd is None where the
             directory was gone already.
     """
 
-    __slots__ = ("context", "cwd", "data", "environ", "initializer", "number", "seed", "setup", "threads")
+    __slots__ = (
+        "context", "cwd", "data", "environ", "initializer", "limits", "number", "seed", "setup", "threads",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,9 +75,10 @@ class Surroundings:
         self.setup = setup
         variables = dict(environ)
         if threads is not None:
-            for name in THREAD_VARIABLES:
+            for name in threadlimits.VARIABLES:
                 variables.setdefault(_key(name), _key(str(threads)))
         self.context = Held()
+        self.limits = [variables.get(_key(name)) for name in threadlimits.VARIABLES]
         self.data = dumps((cwd, variables, seed, self.context.data, setup.number if setup is not None else 0))
 
     def hold(self) -> bool:

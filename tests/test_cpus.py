@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 
 import dummymp
 from dummymp import kernelfiles
-from dummymp.counters import LinuxCounters, Process, PsutilCounters, Totals, system_counters
-from dummymp.cpus import MAX_AGE, CpuReader, Reading
+from dummymp.counters import Glance, LinuxCounters, Process, PsutilCounters, Totals, system_counters
+from dummymp.cpus import MAX_AGE, QUIET, CpuReader, Reading
 from dummymp.kernelfiles import Group
 from dummymp.neighbours import Neighbours, Window
 from dummymp.policy import decide, next_window
@@ -52,6 +53,7 @@ class Machine:
         self.table_cost = 0.0
         self.groups: dict[int, str] = {}
         self.commands: dict[int, str] = {}
+        self.seen: Glance | None = None
         self.processes: dict[int, Process] = {}
         parents = {INIT: 0, MAIN: INIT, HELPER: MAIN, WORKER: HELPER, WORKER_2: HELPER, STRANGER: INIT}
         for pid, parent in parents.items():
@@ -87,6 +89,9 @@ class Machine:
 
     def totals(self) -> Totals | None:
         return None if self.broken else Totals(self.cpus, self.of, self.ours, self.work, self.idle)
+
+    def glance(self, own: Collection[int]) -> Glance | None:
+        return self.seen
 
     def process(self, pid: int) -> Process | None:
         return self.processes.get(pid)
@@ -199,6 +204,97 @@ class TestWindows:
         read(reader)
         machine.run(0.4, {STRANGER: 1.0})
         assert read(reader).free == 1
+
+
+NOBODY = Glance(running=0, load=0.05, pressure=0.2)
+
+
+class TestAtFirst:
+    """What is known before a window has passed."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "threshold", "quiet"),
+        [
+            (NOBODY, NOBODY, 30, True),
+            (NOBODY, NOBODY, 80, True),
+            # Somebody runs, at the one moment or at the other.
+            (NOBODY._replace(running=1), NOBODY, 30, False),
+            (NOBODY, NOBODY._replace(running=1), 30, False),
+            (NOBODY, NOBODY._replace(running=1), 80, False),
+            # Quiet now, but not some seconds ago.
+            (NOBODY._replace(load=0.28), NOBODY._replace(load=0.28), 30, False),
+            (NOBODY._replace(load=0.11), NOBODY, 80, False),
+            (NOBODY, NOBODY._replace(pressure=1.5), 30, False),
+            (NOBODY, NOBODY._replace(pressure=90.0), 80, False),
+            # Who takes less than others for serious, takes less for quiet.
+            (NOBODY, NOBODY, 4, False),
+            (NOBODY._replace(load=0.0), NOBODY._replace(load=0.0), 4, True),
+            (NOBODY._replace(load=0.0), NOBODY._replace(load=0.0), 0, False),
+            # The system does not tell.
+            (None, None, 30, False),
+            (None, NOBODY, 30, False),
+            (NOBODY, None, 30, False),
+        ],
+    )
+    def test_quiet(
+        self, machine: Machine, first: Glance | None, second: Glance | None, threshold: float, quiet: bool
+    ) -> None:
+        """The machine is quiet where both glances say that nobody else computes; otherwise nothing is known yet."""
+        reader = machine.reader()
+        machine.seen = first
+        reader.baseline(OURS)
+        machine.run(0.01)
+        machine.seen = second
+        assert read(reader, threshold=threshold) == Reading(None, None, None, 0.0, quiet=quiet)
+
+    def test_one_answer(self, machine: Machine) -> None:
+        """Whoever asks often does not get a lucky answer: there is one, until a window has passed."""
+        reader = machine.reader()
+        machine.seen = NOBODY._replace(running=1)
+        reader.baseline(OURS)
+        machine.seen = NOBODY
+        for _ in range(30):
+            machine.run(0.01)
+            assert not read(reader).quiet
+
+    def test_until_it_is_measured(self, machine: Machine) -> None:
+        """The answer holds until a window has passed, and then counts what was measured, whatever a glance says."""
+        machine.seen = NOBODY
+        reader = machine.reader()
+        reader.baseline(OURS)
+        for _ in range(3):
+            machine.run(0.1, {STRANGER: 1.0})
+            assert read(reader) == QUIET
+        machine.run(0.1, {STRANGER: 1.0})
+        assert (read(reader).free, read(reader).quiet) == (1, False)
+        machine.run(0.1)
+        assert read(reader).free == 1
+
+    def test_measured_without_an_answer(self, machine: Machine) -> None:
+        """Who asks only after the window gets what was measured."""
+        machine.seen = NOBODY
+        reader = machine.reader()
+        reader.baseline(OURS)
+        machine.run(0.4, {STRANGER: 1.0})
+        assert [read(reader).free, read(reader).free] == [1, 1]
+
+    def test_after_a_pause(self, machine: Machine, reader: CpuReader) -> None:
+        """A new beginning after a long pause, or on other CPUs, is a beginning: it needs two glances of its own."""
+        machine.run(0.4)
+        assert read(reader).free == 2
+        machine.seen = NOBODY
+        machine.run(MAX_AGE + 0.1)
+        assert read(reader) == Reading(None, None, None, 0.0)
+        assert read(reader) == QUIET
+
+    def test_no_counters(self, machine: Machine) -> None:
+        """Where the counters cannot be read, all CPUs count as free, and a glance changes nothing."""
+        machine.seen, machine.broken = NOBODY, True
+        reader = machine.reader()
+        reader.baseline(OURS)
+        for _ in range(2):
+            machine.run(0.01)
+            assert read(reader) == Reading(2, None, None, 0.0)
 
 
 class TestWhoCounts:
@@ -840,10 +936,10 @@ def proc(root: Path, files: dict[str, str], cpus: set[int] | None = None) -> Lin
     return LinuxCounters(str(root), cpus=lambda: cpus)
 
 
-def pid_stat(name: str = "sleep", *, nice: int = 0, policy: int = 0, cpu: int = 3) -> str:
+def pid_stat(name: str = "sleep", *, nice: int = 0, policy: int = 0, cpu: int = 3, state: str = "S") -> str:
     before = "4 4 0 -1 4194304 99 0 0 0"
     after = f"20 {nice} 1 0 167109 3133440 382 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 {cpu} 0 {policy} 0 0 0"
-    return f"42 ({name}) S 17 {before} 250 50 30 20 {after} 0 0 0 0 0 0 0 0\n"
+    return f"42 ({name}) {state} 17 {before} 250 50 30 20 {after} 0 0 0 0 0 0 0 0\n"
 
 
 @linux
@@ -905,6 +1001,31 @@ class TestLinuxCounters:
     def test_no_process(self, tmp_path: Path, text: str | None) -> None:
         """A process that is gone, or cannot be read, is none."""
         assert proc(tmp_path, {} if text is None else {"42/stat": text}).process(42) is None
+
+    @pytest.mark.parametrize(
+        ("loadavg", "own", "glance"),
+        [
+            ("0.20 0.18 0.12 1/80 11206\n", [], Glance(0, 0.2, 1.25)),
+            ("0.20 0.18 0.12 3/80 11206\n", [MAIN], Glance(2, 0.2, 1.25)),
+            # Of ours, those count that run at the moment: this thread, and 42.
+            ("12.00 9.10 8.12 7/80 11206\n", [MAIN, 42, 43, 44], Glance(5, 12.0, 1.25)),
+            ("0.00 0.00 0.00 1/80 11206\n", [42], Glance(0, 0.0, 1.25)),
+            # We run, so this is made up, as gVisor does.
+            ("0.00 0.00 0.00 0/0 0\n", [], None),
+            ("0.00 0.00 0.00\n", [], None),
+            ("rubbish a b c/d\n", [], None),
+            ("", [], None),
+            (None, [], None),
+        ],
+    )
+    def test_glance(self, tmp_path: Path, loadavg: str | None, own: list[int], glance: Glance | None) -> None:
+        """A glance tells who else runs at this moment, and how busy it was lately; if anything lacks, nothing."""
+        ours = {"42/stat": pid_stat("a) S (b", state="R"), "43/stat": pid_stat()}
+        pressure = "some avg10=1.25 avg60=2.00 avg300=3.00 total=12345\nfull avg10=0.00 avg60=0.00\n"
+        files = {**ours, **({} if loadavg is None else {"loadavg": loadavg})}
+        assert proc(tmp_path, files).glance(own) is None
+        assert proc(tmp_path, {**files, "pressure/cpu": ""}).glance(own) is None
+        assert proc(tmp_path, {**files, "pressure/cpu": pressure}).glance(own) == glance
 
     def test_table(self, tmp_path: Path) -> None:
         """The table has all processes that can be read, and nothing else."""
@@ -973,6 +1094,12 @@ class TestThisMachine:
         me = counters.process(os.getpid())
         assert me is not None
         assert before <= me.spent <= time.process_time() + 0.02
+
+    def test_glance(self) -> None:
+        """A glance at the real machine is possible, or there is none; elsewhere than on Linux there never is one."""
+        glance = system_counters().glance([os.getpid()])
+        assert glance is None or (glance.running >= 0 and glance.load >= 0 and 0 <= glance.pressure <= 100)
+        assert PsutilCounters().glance([os.getpid()]) is None
 
     def test_neighbour(self) -> None:
         """A real process that computes, and is not ours, takes a CPU away from us."""

@@ -240,6 +240,25 @@ class TestDecide:
         found = decision(preset, free_memory=free_memory, min_free_memory=override, running=running)
         assert found == Decision(allowed, why)
 
+    @pytest.mark.parametrize(
+        ("preset", "cap", "free", "allowed", "why"),
+        [
+            (NORMAL, None, None, 4, None),
+            (GENEROUS, None, None, 4, None),
+            (NORMAL, 2, None, 2, "max_processes=2"),
+            (NORMAL, 9, None, 4, None),
+            (NORMAL, None, 1, 1, "3 of 4 CPUs are used by others"),
+        ],
+        ids=str,
+    )
+    def test_quiet(self, preset: Preset, cap: int | None, free: int | None, allowed: int, why: str | None) -> None:
+        """Where it is certain that nobody else computes, all CPUs are free before anything was measured, not after."""
+        assert decision(preset, max_processes=cap, free=free, quiet=True) == Decision(allowed, why)
+
+    def test_quiet_but_short_of_memory(self) -> None:
+        """Also on a quiet machine no memory is taken that is to stay free."""
+        assert decision(free=None, quiet=True, free_memory=0.03) == Decision(1, "memory: 3 % free, 10 % kept")
+
     def test_cpus_come_before_memory(self) -> None:
         """What holds back most is named: memory does not, if others leave fewer CPUs than run already."""
         assert decision(free=1, free_memory=0.01, running=3) == Decision(1, "3 of 4 CPUs are used by others")

@@ -184,6 +184,25 @@ class TestWaitingForOthers:
         assert re.search(r"^INFO dummymp 1 task waits: \d of \d CPU.* used by others$", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_first_tasks(script: Script, others: int) -> None:
+    """Where the system says that nobody else computes, the first tasks start on all CPUs; else one, until measured."""
+    done = script(
+        f"""
+        import dummymp
+        from dummymp.counters import Glance, system_counters
+        type(system_counters()).glance = lambda self, own: Glance({others}, 0.0, 0.0)
+        dummymp.configure(priority=dummymp.Preset("patient", window=60), min_free_memory=0)
+        for number in range(4):
+            dummymp.run(abs, number)
+        dummymp.step()
+        print(dummymp.get_stats()["allowed"], dummymp.results())
+        """
+    )
+    allowed = 1 if others else dummymp.total_cpus()
+    assert (done.stdout, done.stderr) == (f"{allowed} [0, 1, 2, 3]\n", "")
+
+
 def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing runs, the reason stands behind the bar; when something does, it goes away."""
     pytest.importorskip("tqdm")

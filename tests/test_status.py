@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -164,6 +165,9 @@ class Planted:
 
     def totals(self) -> Totals:
         return Totals(2, 2, None, 1.5 * self.now, 0.5 * self.now)
+
+    def glance(self, own: Collection[int]) -> None:
+        return None
 
     def table(self) -> dict[int, float]:
         return {os.getpid(): 0.1 * self.now, 1: 0.2 * self.now}
