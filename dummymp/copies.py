@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .codes import global_names
 from .explain import function_name
+from .functions import call_on_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,10 @@ def _places(
 
 def _function_behind(func: Any) -> types.FunctionType | None:
     while isinstance(func, (functools.partial, types.MethodType)):
-        func = func.func if isinstance(func, functools.partial) else func.__func__
+        if isinstance(func, types.MethodType):
+            func = func.__func__
+        else:
+            func = func.args[0] if func.func is call_on_stack else func.func
     return func if isinstance(func, types.FunctionType) else None
 
 

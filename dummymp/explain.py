@@ -230,8 +230,9 @@ def explain_weight(func: Callable[..., Any], weight: int, weigh: Callable[[Any],
     name = function_name(func)
     return (
         f"{name}() carries {_megabytes(weight)} along, above all {where}. Each run() call has to look at all of it, "
-        f"because it may have changed. Faster: give {name}() a parameter for it, and pass each call only the part that "
-        f"it needs; or load it inside {name}()."
+        f"because it may have changed, and each task gets a copy. Faster: load it in a function with @functools.cache "
+        f"that {name}() calls, so that each worker loads it once; or give {name}() a parameter for it, and pass each "
+        "call only the part that it needs. dummymp.map() builds its function once in each worker."
     )
 
 

@@ -22,7 +22,7 @@ __all__ = ["own_trace", "pack_failure", "story"]
 # A traceback of more calls than this is shortened. Python itself stops at 1000, unless it is told otherwise.
 DEEP = 2000
 # Our own modules between the loop of a worker, or the inline engine, and the function of the user.
-_OURS = tuple(f"{__package__}.{name}" for name in ("worker", "chunks", "inline", "contexts", "coroutines"))
+_OURS = tuple(f"{__package__}.{name}" for name in ("worker", "chunks", "inline", "contexts", "coroutines", "functions"))
 _LED_TO = "The above exception was the direct cause of the following exception:"
 _LED_ON = "During handling of the above exception, another exception occurred:"
 # The attributes of exceptions as Python itself sees them: a class may have something else under these names.

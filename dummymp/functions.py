@@ -20,7 +20,9 @@ from .mainmodule import show_in_main
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["call_initializer", "is_burden", "reduce_cell", "reduce_function"]
+__all__ = [
+    "call_initializer", "call_on_stack", "is_burden", "is_read_from_stack", "reduce_cell", "reduce_function",
+]  # fmt: skip
 
 # So many entries of plain data travel although only a text names them. More: they are what is meant more often; fewer:
 # what is not meant costs less.
@@ -124,6 +126,23 @@ def call_initializer(func: Callable[[], object]) -> None:
     finally:
         new = {name: value for name, value in variables.items() if before.get(name, before) is not value}
         _initialized.setdefault(variables.get("__name__", ""), {}).update(new)
+
+
+_CALL = compile("_call()", "<task>", "eval")
+
+
+def is_read_from_stack(func: Any) -> bool:
+    """Tell whether a text in a function names global variables of the script, ``polars.sql("select * from frame")``."""
+    return type(func) is types.FunctionType and not names_in_text(func.__code__)[0].isdisjoint(func.__globals__)
+
+
+def call_on_stack(func: types.FunctionType, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function below a frame in which its global variables are local, as they are at the top of a script.
+
+    That is where polars looks for the frames that a query names.
+    """
+    space = {"__name__": __name__, "_call": functools.partial(func, *args, **kwargs)}
+    return eval(_CALL, space, func.__globals__)
 
 
 # --- closures and modules ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from .errors import NotPicklable
 from .explain import explain_result, function_name
 from .failures import own_trace, pack_failure, story
 from .forward import Forwarder, LineWriter
-from .functions import call_initializer
+from .functions import call_initializer, call_on_stack, is_read_from_stack
 from .mainmodule import make_main
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, loads
@@ -452,6 +452,8 @@ class Worker:
         if func is None:
             data, reusable = self._functions[number]
             func = loads(data, buffers=buffers)
+            if is_read_from_stack(func):
+                func = _named_as(func, call_on_stack, func)
             if reusable:
                 self._thawed[number] = func
         return func

@@ -67,6 +67,43 @@ def test_pandas(script: Script) -> None:
     assert (done.stdout, done.stderr) == ("([2, 3], [1, 2, 3]) [2, 3, 4]\n", "")
 
 
+def test_what_looks_through_the_frames_of_its_callers(script: Script) -> None:
+    """As polars does: at the top of a script the global variables are local ones."""
+    done = script(
+        """
+        import dummymp, sys
+        table = [1, 2, 3]
+        def sql(query):
+            frame = sys._getframe()
+            while frame is not None:
+                if query.split()[-1] in frame.f_locals:
+                    return sum(frame.f_locals[query.split()[-1]])
+                frame = frame.f_back
+            raise LookupError(query)
+        def work(n): return sql("select sum(x) from table") + n
+        def fails(n): return sql("select sum(x) from chair") + n
+        dummymp.run(work, 1); dummymp.run(work, 2)
+        print(dummymp.results(), list(dummymp.map(work, range(2))))
+        dummymp.run(fails, 1).exception()
+        """
+    )
+    assert done.stdout == "[7, 8] [6, 7]\n"
+    assert "in fails" in done.stderr and "<task>" not in done.stderr
+
+
+def test_polars(script: Script) -> None:
+    pytest.importorskip("polars")
+    done = script(
+        """
+        import dummymp, polars as pl
+        frame = pl.DataFrame({"x": [1, 2, 3]})
+        def work(): return pl.sql("select sum(x) as s from frame").collect()["s"][0]
+        print(dummymp.run(work).result())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("6\n", "")
+
+
 def function(source: str, **variables: object) -> object:
     exec(source, variables)
     return variables["f"]
