@@ -12,7 +12,7 @@ from .chunks import ARGUMENTS, ONE, PACKED
 from .errors import NotPicklable
 from .freeze import freeze_arguments
 from .maptasks import ITEM_OVERHEAD, call_of, make_chunk, make_item
-from .pickling import ATOMS, dump_small
+from .pickling import ATOMS, dump_small_arguments
 from .wrongcalls import check_unpacked
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class MapInput:
         Not together with others, since two items may share an object, of which each call is to get its own copy.
         """
         try:
-            piece = dump_small(self._arguments(item))
+            piece = dump_small_arguments(*self._arguments(item))
         except Exception:
             return None
         if len(piece) <= CHUNK_BYTES // 2:

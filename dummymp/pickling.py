@@ -13,7 +13,7 @@ import pickle
 import struct
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from .annotations import reduce_forward_ref
 from .arrays import reduce_array
@@ -23,7 +23,7 @@ from .classes import reduce_class
 from .functions import reduce_function
 from .interrupts import held
 from .keepsakes import may_be_keepsake, reduce_keepsake
-from .modules import is_library, other_name, travels_by_name
+from .modules import is_library, modules_by_value, other_name, travels_by_name
 from .namesakes import explained
 from .reducers import BY_KIND, Table, reduce_module
 from .streams import reduce_generator
@@ -41,6 +41,7 @@ __all__ = [
     "dump_plain",
     "dump_plain_arguments",
     "dump_small",
+    "dump_small_arguments",
     "dumps",
     "join_arguments",
     "load_arguments",
@@ -99,9 +100,16 @@ def load_atoms(many: list[Any]) -> list[Any]:
     return values
 
 
+def dump_small_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Serialise the arguments of a call that are not large, as `dump_small` does."""
+    if _KNOWN_ANYWHERE.issuperset(map(type, args)) and _KNOWN_ANYWHERE.issuperset(map(type, kwargs.values())):
+        return dump_small((args, kwargs))
+    return dumps((args, kwargs))
+
+
 def dump_small(value: Any) -> bytes:
     """Serialise any value, by the shorter way if nothing in it is known by its name: numbers, text, lists, dicts."""
-    if type(value) in _CONTAINERS:
+    if type(value) in _CONTAINERS and type(next(iter(value), None)) in _KNOWN_ANYWHERE:
         try:
             data = pickle.dumps(value, PROTOCOL)
         except Exception:
@@ -116,6 +124,8 @@ def dump_small(value: Any) -> bytes:
 # in it. It may be a part of a number, too; then the longer way comes to the same.
 _STACK_GLOBAL = b"\x93"
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+# Where something else comes first, all of it most likely takes the longer way.
+_KNOWN_ANYWHERE = _CONTAINERS | ATOMS
 
 loads = pickle.loads
 
@@ -245,8 +255,13 @@ def _pickler_class() -> Any:
     class Pickler(base):  # type: ignore[misc, valid-type]
         """Sends by value what a worker cannot import; knows of small things what cloudpickle knows."""
 
+        _by_value: ClassVar[set[str]] = set()  # as it was when `_named` was begun
+
         def __init__(self, file: io.BytesIO, here: bool, take: Callback | None, many: bool = False) -> None:
             self.dispatch_table = table.now()
+            if self._by_value != modules_by_value():
+                Pickler._by_value = modules_by_value()
+                _named.clear()
             super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
             self._here = here
             self._many = many
@@ -255,7 +270,7 @@ def _pickler_class() -> Any:
 
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
-            if kind in _ORDINARY:
+            if kind in _ORDINARY or _named.get(id(obj)) is obj:
                 return NotImplemented
             if kind is types.FunctionType:
                 if travels_by_name(obj):
@@ -285,7 +300,11 @@ def _pickler_class() -> Any:
         def _reduce_class(self, cls: Any) -> Any:
             if cls.__module__ == "builtins" and cls in _OF_TYPES:
                 return getattr, (types, _OF_TYPES[cls])
-            if travels_by_name(cls) or not cls.__flags__ & _IS_OF_PYTHON:
+            if travels_by_name(cls):
+                if is_library(cls.__module__):
+                    _named[id(cls)] = cls
+                return NotImplemented
+            if not cls.__flags__ & _IS_OF_PYTHON:
                 return NotImplemented
             if name := other_name(cls):
                 return getattr, (sys.modules[cls.__module__], name)
@@ -321,6 +340,10 @@ _OF_TYPES = {kind: name for name, kind in vars(types).items() if type(kind) is t
 # Py_TPFLAGS_HEAPTYPE of CPython: a class that was made while Python ran. Others cannot be made anew.
 _IS_OF_PYTHON = 1 << 9
 
+
+# Classes of libraries of which was found that they travel by their names, by their ids; as long as no other modules are
+# told to travel by value.
+_named: dict[int, Any] = {}
 
 # Types of which was found that nothing here knows anything of them. None of the user, which would live on in it.
 _ORDINARY: set[type] = set()

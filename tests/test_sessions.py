@@ -42,7 +42,8 @@ def test_forget_drops_what_has_ended(start_method: str) -> None:
     dummymp.forget()
     assert (dummymp.get_returns(), dummymp.get_errors(), dummymp.results()) == ({}, {}, [])
     last = dummymp.run(operator.add, 2, 2)
-    assert (last.index, last.timeout, dummymp.get_stats()["queued"]) == (2, 50, 1)
+    assert (last.index, dummymp.get_stats()["queued"]) == (2, 1)
+    assert "timeout=50" in repr(dummymp.configure())
     assert dummymp.results() == [4]
     assert dummymp.get_returns() == {2: 4}
     assert dummymp.get_stats()["done"] == 1
