@@ -234,7 +234,8 @@ class Settings:
     """What holds for all tasks: path, arguments, warnings filters, log levels, limits, key and shell of the parent."""
 
     __slots__ = (
-        "argv", "authkey", "disabled", "field_size", "filters", "levels", "path", "pictures", "recursion", "to_logging",
+        "argv", "authkey", "disabled", "field_size", "filters", "lazy", "levels", "path", "pictures", "recursion",
+        "to_logging",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -263,6 +264,7 @@ class Settings:
         self.recursion = sys.getrecursionlimit()
         csv = sys.modules.get("_csv")
         self.field_size = None if csv is None else csv.field_size_limit()
+        self.lazy = getattr(sys, "get_lazy_imports", str)()  # Since Python 3.15.
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settings):
@@ -280,7 +282,7 @@ class Settings:
                 filters.append((entry[2].__module__, dumps(entry)))
             except Exception:
                 continue
-        logs, limits = (self.levels, self.disabled, self.to_logging), (self.recursion, self.field_size)
+        logs, limits = (self.levels, self.disabled, self.to_logging), (self.recursion, self.field_size, self.lazy)
         return dumps((self.path, self.argv, filters, *logs, self.authkey, limits, self.pictures))
 
 
@@ -292,7 +294,7 @@ def apply_settings(
     disabled: int,
     to_logging: bool,
     authkey: bytes | None,
-    limits: tuple[int, int | None],
+    limits: tuple[int, int | None, str],
     pictures: bool | None,
 ) -> None:
     """Make the parent's settings hold in this process."""
@@ -307,9 +309,11 @@ def apply_settings(
     set_pictures(pictures)
     if authkey is not None:
         when_loaded("multiprocessing", functools.partial(_set_key, authkey))
-    recursion, field_size = limits
+    recursion, field_size, lazy = limits
     with contextlib.suppress(RecursionError):  # It is lower than how deep we are.
         sys.setrecursionlimit(recursion)
+    if lazy:
+        sys.set_lazy_imports(lazy)  # type: ignore[attr-defined]
     if field_size is not None:
         when_loaded("_csv", functools.partial(_set_field_size, field_size))
 

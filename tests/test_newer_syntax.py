@@ -224,6 +224,20 @@ def test_sentinels(script: Script, start_method: str) -> None:
 
 
 @since(3, 15)
+def test_lazy_imports_that_are_set_while_the_script_runs(script: Script, start_method: str) -> None:
+    done = script(
+        """
+        import dummymp, sys
+        def mode(): return sys.get_lazy_imports()
+        first = dummymp.run(mode).result()
+        sys.set_lazy_imports("all")
+        print(first, dummymp.run(mode).result())
+        """
+    )
+    assert (done.stdout, done.stderr) == ("normal all\n", "")
+
+
+@since(3, 15)
 def test_lazy_imports(script: Script, start_method: str) -> None:
     """What a script imports lazily, a task imports when it needs it; the script itself does not for that."""
     source = """
