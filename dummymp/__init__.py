@@ -53,7 +53,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   handle, launcher   the parent's side of a worker, and of the server      transport, page, waiting, windows
 #   forkserver         the server: starts workers, ends everything           boot, processes, niceness, threadlimits
 #   worker             inside a worker                                       chunks, nesting, seeds, surroundings
-#                      ... generators of the script, async functions         streams, coroutines, copies
+#                      ... generators of the script, async functions         streams, coroutines, copies, rebuilt
 #   mainmodule         ... what stands for the script there                  whenloaded
 #   failures           ... what a task raised
 #   freeze, pickling   what travels: calls and results                       repeats, captures, modules, explain, errors

@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 __all__ = [
+    "HEAVY",
     "call_text",
     "explain_call",
     "explain_result",
     "explain_weight",
     "function_name",
     "headline",
+    "heaviest",
     "safe_repr",
     "shortened",
     "signature_of",
     "type_name",
 ]
+
+# What a function may carry along before the user is told, in bytes: see `explain_weight`.
+HEAVY = 10_000_000
 
 # How far to look into containers and objects for the part that cannot travel, and at how many parts.
 _DEPTH = 6
@@ -212,19 +217,7 @@ def explain_weight(func: Callable[..., Any], weight: int, weigh: Callable[[Any],
         weight: What it weighs with all that it captured, in bytes.
         weigh: Gives the bytes of a value.
     """
-    where, user, value, seen = "", func, None, {id(func)}
-    while isinstance(user, types.FunctionType):
-        captured = [entry for entry in _captured(user, user.__code__) if id(entry[2]) not in seen]
-        weighed = [(_weight(entry[2], weigh), entry) for entry in captured]
-        if not weighed:
-            break
-        size, (kind, name, value) = max(weighed, key=lambda pair: pair[0])
-        seen.add(id(value))
-        if not isinstance(value, types.FunctionType):
-            where = f"the {kind} '{name}' ({type_name(value)}, {_megabytes(size)})"
-            where += f" of {function_name(user)}()" if user is not func else ""
-            break
-        user = value  # It is another function of the user that carries it.
+    where = heaviest(func, weigh)
     if not where:
         return None
     name = function_name(func)
@@ -234,6 +227,25 @@ def explain_weight(func: Callable[..., Any], weight: int, weigh: Callable[[Any],
         f"that {name}() calls, so that each worker loads it once; or give {name}() a parameter for it, and pass each "
         "call only the part that it needs. dummymp.map() builds its function once in each worker."
     )
+
+
+def heaviest(func: Callable[..., Any], weigh: Callable[[Any], int]) -> str:
+    """Name the heaviest variable that a function carries along, or another function that it calls; "" if none does."""
+    where, user, value, seen = "", func, None, {id(func)}
+    while isinstance(user, types.FunctionType):
+        captured = [entry for entry in _captured(user, user.__code__) if id(entry[2]) not in seen]
+        weighed = [(_weight(entry[2], weigh), entry) for entry in captured]
+        if not weighed:
+            break
+        size, (kind, name, value) = max(weighed, key=lambda pair: pair[0])
+        seen.add(id(value))
+        if not isinstance(value, types.FunctionType):
+            size_text = f", {_megabytes(size)}" if size >= 1e6 else ""
+            where = f"the {kind} '{name}' ({type_name(value)}{size_text})"
+            where += f" of {function_name(user)}()" if user is not func else ""
+            break
+        user = value  # It is another function of the user that carries it.
+    return where
 
 
 def _weight(value: Any, weigh: Callable[[Any], int]) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from .buffers import Collector
 from .captures import Captured, unchanged
 from .errors import NotPicklable
-from .explain import call_text
+from .explain import HEAVY, call_text
 from .log import logger
 from .modules import has_scripts, look_for_scripts, scripts_by_name
 from .pace import pace_of
@@ -48,8 +48,6 @@ __all__ = [
 # So many functions are remembered with what they captured. More: a script with more functions than that serialises
 # them again and again; fewer: less memory that lives on.
 REMEMBERED_FUNCTIONS = 128
-# What a function may carry along before the user is told, in bytes.
-HEAVY = 10_000_000
 
 _numbers = itertools.count(1)
 _lock = threading.Lock()

@@ -28,7 +28,7 @@ from .copies import Copies
 from .coroutines import COROUTINE, run_coroutine
 from .descriptors import WaitingPackets
 from .errors import NotPicklable
-from .explain import explain_result, function_name
+from .explain import HEAVY, explain_result, function_name
 from .failures import own_trace, pack_failure, story
 from .forward import Forwarder, LineWriter
 from .functions import call_initializer, call_on_stack, is_read_from_stack
@@ -36,6 +36,7 @@ from .mainmodule import make_main
 from .page import Page
 from .pickling import dump_atom, dump_plain, dump_small, dumps, load_arguments, loads
 from .questions import refuse_questions
+from .rebuilt import FREE, Rebuilt
 from .seeds import reseed
 from .sources import forget_bootstrap, keep_source
 from .streams import set_numbering
@@ -132,6 +133,7 @@ class Worker:
         self._functions: dict[int, tuple[Any, bool]] = {}
         self._thawed: dict[int, Callable[..., Any]] = {}
         self._called: set[int] = set()
+        self._rebuilt = Rebuilt()
         self._surroundings: dict[int, tuple[Any, ...]] = {}
         self._context: tuple[bytes, ...] = ()  # What belongs to them: see `contexts`.
         # The context of tasks, and a copy, in which they run until one changes it.
@@ -230,6 +232,7 @@ class Worker:
             self._functions.pop(number, None)
             self._thawed.pop(number, None)
             self._called.discard(number)
+            self._rebuilt.forget(number)
         elif kind == SURROUNDINGS:
             # Only the newest is kept: calls that were queued together share theirs.
             number = U64.unpack_from(message)[0]
@@ -315,6 +318,7 @@ class Worker:
             place = other or moves.may_be() or took > CAN_GO_UNSEEN
             self._put_back(number, surroundings, randomness=other or took > CAN_SEED, place=place)
             came = copies = None
+            built = 0.0
             kwargs: dict[str, Any] = {}
             if type(arguments) is tuple:  # In a batch came the arguments themselves, if there was nothing else.
                 func, args = self._thawed.get(function), arguments
@@ -323,6 +327,7 @@ class Worker:
                 came = began = clock()
                 if fds is None:
                     func = self._thaw(function)
+                    built = clock() - came
                     if type(arguments) is not tuple:
                         args, kwargs = load_arguments(arguments)
                 else:
@@ -336,7 +341,9 @@ class Worker:
                 value = run_coroutine(value)
             seconds = clock() - began
             if copies is not None and value is None:
-                self._tell_changes(copies)
+                self._tell(copies.changed())
+            if built > FREE and len(self._functions[function][0]) < HEAVY:  # Otherwise that was told in the script.
+                self._tell(self._rebuilt.note(function, func, built, seconds))
         except BaseException as error:
             close_all(fds or [])  # They are open still if it came that early.
             if self._is_copy:
@@ -465,8 +472,7 @@ class Worker:
         self._called.add(number)
         return Copies(func, args, kwargs)
 
-    def _tell_changes(self, copies: Copies) -> None:
-        text = copies.changed()
+    def _tell(self, text: str | None) -> None:
         if text is not None:
             self.note(text)
 
@@ -485,7 +491,7 @@ class Worker:
         copies = self._copies_of(number, func, args, kwargs)
         value = call(*args, **kwargs)
         if copies is not None and value is None:
-            self._tell_changes(copies)
+            self._tell(copies.changed())
         return value
 
     def _take_descriptors(self, parcel: memoryview) -> list[int]:
