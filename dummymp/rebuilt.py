@@ -42,8 +42,9 @@ class Rebuilt:
         name = function_name(func)
         return (
             f"note: {name}() is built anew for each call, because a call may change what it uses. That takes longer "
-            f"than the call, above all for {where}. Faster: make that in a function with @functools.cache that {name}() "
-            "calls, so each worker makes it once; or use dummymp.map(), which builds its function once in each worker"
+            f"than the call, above all for {where}. Faster: make that in a function with @functools.cache that "
+            f"{name}() calls, so each worker makes it once; or use dummymp.map(), which builds its function once in "
+            "each worker"
         )
 
     def forget(self, number: int) -> None:
