@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -38,8 +39,9 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
-# One alone can be chosen, to have the suite done in less time.
-START_METHODS = os.environ.get("DUMMYMP_TEST_START_METHODS", "forkserver spawn").split()
+START_METHODS = ["forkserver", "spawn"]
+# "1/2" or "2/2": run that half of the tests alone.
+HALF = os.environ.get("DUMMYMP_TEST_HALF", "")
 
 
 def pytest_report_header() -> str:
@@ -51,7 +53,17 @@ def pytest_report_header() -> str:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"no {name}")
-    return f"dummymp: {', '.join(found)}; start methods {' and '.join(START_METHODS)}"
+    how = f"start methods {' and '.join(START_METHODS)}" + (f"; half {HALF} of the tests" if HALF else "")
+    return f"dummymp: {', '.join(found)}; {how}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if HALF:
+        number, _, count = HALF.partition("/")
+        others = [item for item in items if zlib.crc32(item.nodeid.encode()) % int(count) != int(number) - 1]
+        config.hook.pytest_deselected(items=others)
+        left = set(others)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(params=START_METHODS)
