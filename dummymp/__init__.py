@@ -64,6 +64,7 @@ What there is; help(dummymp.run) tells more of `run`, and so on:
 #   contexts           ... what holds around a call                          contextvariables
 #   buffers            ... their large parts                                 memoryfile, descriptors
 #   output, displays   ... text, pictures, and log records                  forward, bars, crashes, questions, fulldisk
+#                      ... of loguru                                         intercept
 #   fitting            calls that do not fit, told before they are made      wrongcalls, keywords, noreturn, elsewhere
 #   hints              what type checkers want to see
 #   namesakes          files of the user's with names of Python's modules

@@ -19,6 +19,7 @@ from .displays import show as show_display
 from .errors import TaskKilled
 from .fate import Deaths, unpack_failure
 from .handle import load_parcel
+from .intercept import relog
 from .interrupts import held, let_in, own_code
 from .log import WARNING, logger
 from .output import Screen, handle_record
@@ -33,6 +34,7 @@ from .transport import (
     ENDED_HEAD,
     FAILURE,
     LEAVING,
+    LINE,
     NOTE,
     PART,
     PART_HEAD,
@@ -62,7 +64,7 @@ __all__ = ["Intake", "say"]
 # With these a task has ended well.
 RESULTS = (ATOM_RESULT, RESULT, RESULT_WITH_BUFFERS)
 # These are shown.
-SHOWN = (TEXT, RECORD, DISPLAY)
+SHOWN = (TEXT, RECORD, LINE, DISPLAY)
 # A worker from which tasks were taken, and that has ended the one that ran, is back within so many seconds, or, as it
 # was stopped, is ended. Longer: it is in the way for longer; shorter: one that a busy machine holds up starts anew.
 GIVE_BACK_LIMIT = 10.0
@@ -443,6 +445,8 @@ class Intake:
                 yield self._show(stream, text, (handle.number, number))
         elif kind == RECORD:
             yield self._record(handle, message)
+        elif kind == LINE:
+            yield functools.partial(relog, memoryview(message)[U64.size :])
         else:
             for stream, rest in handle.unfinished_lines(of_pipes=False):
                 yield self._show(stream, rest + "\n", (handle.number, handle.answered))

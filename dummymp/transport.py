@@ -82,6 +82,7 @@ CUT = 25  # CUT_HEAD: these items of a chunk will not run here
 LEAVING = 26  # nothing: the worker ends by itself, and runs nothing more
 ATOM_RESULT = 27  # u64 call number, f64 seconds, marshal of a number or a string (pickling.dump_atom)
 DECLINED = 28  # as RETURNED, of what was claimed; the answer to CALL_BACK is still to come
+LINE = 30  # u64 call number, what a task logged by loguru, see `intercept`
 DISPLAY = 29  # u64 call number, pickle of (function of IPython.display, keyword arguments), see `displays`
 # Parent to worker, over the control connection.
 CALL_BACK = b"R"

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import displays, nesting, niceness
+from . import displays, intercept, nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
 from .contexts import call_in_context
@@ -52,6 +52,7 @@ from .transport import (
     FORGET,
     FUNCTION,
     LEAVING,
+    LINE,
     NOTE,
     READY,
     RESULT,
@@ -210,6 +211,11 @@ class Worker:
             close_all(self._packets.take(number))
         except OSError:
             pass  # They were lost on the way.
+
+    def send_line(self, data: bytes) -> None:
+        """Send what a task has logged by loguru."""
+        self._flush()
+        self._channel.send(LINE, U64.pack(self.number()), data)
 
     def note(self, text: str) -> None:
         """Say something once in the whole program."""
@@ -517,6 +523,7 @@ class Worker:
         self.stdout.leave_channel()
         self.stderr.leave_channel()
         self.forwarder.leave_channel()
+        intercept.leave()
         self.displays.leave_channel()
 
     def _end_copy(self, error: BaseException) -> NoReturn:
@@ -622,6 +629,7 @@ def _serve(worker: Worker) -> None:
     logging.root.handlers[:] = [worker.forwarder]
     refuse_questions()
     displays.enter_worker(worker.displays)
+    intercept.enter_worker(worker.send_line)
     forget_bootstrap()
     moves.watch()
     nesting.enter_worker(worker.note)
