@@ -41,8 +41,8 @@ dummymp.process_until_done()
     )
     assert sorted(done.stdout.splitlines()) == ["printed 0", "printed 1", "printed 2"]
     assert done.stderr == "{braces} %s\n" * 3
-    lines = sorted(line.split(maxsplit=3) for line in (tmp_path / "log.txt").read_text().splitlines())
-    assert [(level, where, rest) for level, where, _, rest in lines] == [
+    lines = [line.split(maxsplit=3) for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert sorted((level, where, rest) for level, where, _, rest in lines) == [
         *(("INFO", "work:13", f"{{'user': 'ann'}} bound {n}") for n in range(3)),
         *(("WARNING", "work:14", "{} {braces} %s") for n in range(3)),
     ]

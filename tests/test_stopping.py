@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -142,8 +143,8 @@ class Run:
         assert not left, [process.cmdline() for process in left]
         assert os.listdir(self.temporary) == []
         while (files := _shared_memory() - self.shared_memory) and time.monotonic() < until:
-            time.sleep(0.02)  # Of somebody else, maybe.
-        assert not files
+            time.sleep(0.02)
+        assert not files - _used_by_others()
 
     def close(self) -> None:
         for process in self.left():
@@ -159,6 +160,15 @@ class Run:
 
 def _shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+def _used_by_others() -> set[str]:
+    """Give the names of what processes that live have from there: of the script that was run there are none."""
+    found: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            found.update(re.findall(r"/dev/shm/(\S+)", maps.read_text()))
+    return found
 
 
 @pytest.fixture
