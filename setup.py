@@ -66,6 +66,7 @@ setup(
             *EXTRAS["progress"],
             *EXTRAS["arrays"],
             "hypothesis>=6.80",
+            "loguru>=0.7.0",
             "pytest>=7.4",
             "setuptools>=70.1",
         ],

@@ -48,7 +48,7 @@ def pytest_report_header() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     found = [f"Python {platform.python_version()}"]
-    for name in ("cloudpickle", "psutil", "numpy", "tqdm", "hypothesis", "pytest"):
+    for name in ("cloudpickle", "psutil", "numpy", "tqdm", "hypothesis", "loguru", "pytest"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

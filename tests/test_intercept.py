@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import Script
 
-pytest.importorskip("loguru")
-
 SETUP = """
 import dummymp, os, sys
 from loguru import logger
