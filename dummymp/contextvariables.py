@@ -40,17 +40,19 @@ def _place_of(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
 
 def _look_for(variable: contextvars.ContextVar[Any]) -> bool:
     """Look through the modules of the user; False if that was done for it before, and nothing has come since."""
+    global _places
     main = getattr(sys.modules.get("__main__"), "__dict__", {})
     now = variable, len(sys.modules), len(main)
     if _nowhere.get(id(variable)) == now:
         return False
-    _nowhere[id(variable)] = now
-    _places.clear()
+    found = {}
     for module, content in list(sys.modules.items()):
         if module == "__main__" or not is_library(module):
             for name, value in list(getattr(content, "__dict__", {}).items()):
                 if type(value) is contextvars.ContextVar:
-                    _places[id(value)] = module, name, value
+                    found[id(value)] = module, name, value
+    _nowhere[id(variable)] = now
+    _places = found  # In one step: other threads look there, too.
     return True
 
 

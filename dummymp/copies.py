@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import io
 import mmap
 import pickle
 import types
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Copies"]
 
-# Larger ones are not compared, by the number of entries. An array is compared up to so many bytes.
+# Larger ones are not compared, by the number of entries, and by all that is in them, in bytes.
 MOST_ENTRIES = 1000
 MOST_BYTES = 1 << 20
 # The containers that a script fills, by the modules and names of their types.
@@ -97,16 +98,31 @@ def _is_container(value: Any) -> bool:
 def _state(value: Any) -> tuple[bytes, Any]:
     """Give a value in bytes, and what is to be compared with it: the value itself if it can be, as pickle has it."""
     try:
-        data = pickle.dumps(value, 5)
+        data = _dumps(value)
         return data, pickle.loads(data)
     except Exception:
-        return b"", None  # Something in it does not travel so easily: who knows.
+        return b"", None  # It is too large, or something in it does not travel so easily: who knows.
+
+
+def _dumps(value: Any) -> bytes:
+    with _Small() as file:
+        pickle.Pickler(file, 5).dump(value)
+        return file.getvalue()
+
+
+class _Small(io.BytesIO):
+    """Takes only so much."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > MOST_BYTES:
+            raise ValueError
+        return super().write(data)
 
 
 def _differs(state: bytes, old: Any, value: Any) -> bool:
     """Tell whether a value has certainly changed: in bytes, and not equal either, where that can be said."""
     try:
-        if not state or pickle.dumps(value, 5) == state:
+        if not state or _dumps(value) == state:
             return False
         return type(old).__module__ == "numpy" or bool(old != value)
     except Exception:
