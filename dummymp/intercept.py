@@ -86,7 +86,7 @@ def relog(data: Any) -> None:
     try:
         import loguru  # type: ignore[import-not-found, unused-ignore]
 
-        ours = loguru.logger.patch(put_back)
+        ours = loguru.logger.patch(put_back)  # type: ignore[arg-type, unused-ignore]
         try:
             ours.log(name, message)
         except ValueError:

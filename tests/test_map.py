@@ -265,7 +265,7 @@ def test_ahead_is_a_limit(ahead: int) -> None:
 def test_slow_items_are_read_a_few_ahead() -> None:
     """Of slow items only a few for each worker are read ahead."""
     read: list[int] = []
-    for given_before, _ in enumerate(dummymp.map(time.sleep, counting(read, [0.005] * 40))):
+    for given_before, _ in enumerate(dummymp.map(lambda n: time.sleep(n), counting(read, [0.005] * 40))):
         assert len(read) - given_before <= 40 // 2
 
 
