@@ -25,8 +25,11 @@ def pool(context):
     with context.Pool(2) as pool:
         return pool.map(square, [1, 2, 3])
 def executor(context):
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+    executor = concurrent.futures.ProcessPoolExecutor(2, mp_context=context)
+    try:
         return list(executor.map(square, [1, 2, 3])), executor.submit(make, 5).result().value
+    finally:
+        executor.shutdown(wait=False)  # After a call that could not be sent, Python's own may wait for ever.
 def process(context):
     queue = context.Queue()
     process = context.Process(target=put, args=(queue, 3))
