@@ -13,6 +13,7 @@ import itertools
 import os
 import sys
 import warnings
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from . import threadlimits
@@ -87,7 +88,10 @@ class Surroundings:
             where: str | None = os.getcwd()
         except OSError:
             where = None  # The directory is gone.
-        return where == self.cwd and _environ() == self.environ and self.context.hold()
+        if where != self.cwd or _environ() != self.environ:
+            return False
+        # Mostly there is nothing in the context of a script.
+        return self.context.hold() if copy_context() else not self.context.values
 
 
 _last: Surroundings | None = None
