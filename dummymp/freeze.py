@@ -23,7 +23,7 @@ from .log import logger
 from .modules import has_scripts, look_for_scripts, scripts_by_name
 from .pace import pace_of
 from .pickling import dump_arguments, dump_plain_arguments, dumps, load_arguments, load_plain
-from .streams import draws_anew
+from .streams import CALLS, MAP, draws_anew
 
 if TYPE_CHECKING:
     import pickle
@@ -149,7 +149,7 @@ def _cannot_send(func: Callable[..., Any], error: Exception) -> NotPicklable:
 def freeze_whole(func: Callable[..., Any]) -> FunctionBlob:
     """Serialise a function alone, with all that it captures in one piece. Exception: as `freeze`."""
     try:
-        return FunctionBlob(dumps(func, many=True), True, pace_of(func))
+        return FunctionBlob(dumps(func), True, pace_of(func))
     except Exception as error:
         raise _cannot_send(func, error) from None
 
@@ -212,8 +212,9 @@ _remembered: dict[int, Remembered] = {}
 
 
 def _freeze_function(func: Callable[..., Any], here: bool, many: bool = False) -> FunctionBlob:
+    shared = MAP if many else CALLS
     if here:
-        return FunctionBlob(dumps(func, here=True, many=many), False, pace_of(func))
+        return FunctionBlob(dumps(func, here=True, many=shared), False, pace_of(func))
     blob: FunctionBlob | None = None
     known = _remembered.get(id(func))
     if known is not None:
@@ -226,9 +227,9 @@ def _freeze_function(func: Callable[..., Any], here: bool, many: bool = False) -
     captured = Captured()
     stable = captured.add(func)
     collector = Collector(find_again=True)
-    data = dumps(func, take=collector, many=many)
+    data = dumps(func, take=collector, many=shared)
     weight = len(data) + sum(map(len, collector.pieces))
-    if weight > HEAVY:
+    if weight > HEAVY and not many:
         _hint(func, weight)
     if many and not stable and not draws_anew(data):
         # As with multiprocessing.Pool each worker builds it once, with all that it captures: a model, a table.

@@ -114,18 +114,38 @@ def _set_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
     show_in_main(func)
 
 
-def call_initializer(func: Callable[[], object]) -> None:
-    """Call an initializer; the functions that come later see the global variables that it sets, ``global model``."""
+def call_initializer(func: Callable[[], object], dump: Callable[[Any], bytes]) -> None:
+    """Call an initializer; the functions that come later see the global variables that it sets, ``global model``, and
+    what it changes in others, ``cache["model"] = ...``.
+
+    Args:
+        func: The initializer.
+        dump: Serialises any value.
+    """
     inner: Any = func
     while isinstance(inner, functools.partial):
         inner = inner.func
     variables: dict[str, Any] = getattr(inner, "__globals__", {})
-    before = dict(variables)
+    before = {name: (value, _inside(value, dump)) for name, value in variables.items()}
     try:
         func()
     finally:
-        new = {name: value for name, value in variables.items() if before.get(name, before) is not value}
+        new = {}
+        for name, value in variables.items():
+            old, inside = before.get(name, (before, b""))
+            if old is not value or _inside(value, dump) != inside:
+                new[name] = value
         _initialized.setdefault(variables.get("__name__", ""), {}).update(new)
+
+
+def _inside(value: Any, dump: Callable[[Any], bytes]) -> bytes:
+    """Give what is in a value that may be filled, in bytes; b"" of all others."""
+    if isinstance(value, (types.ModuleType, types.FunctionType, type, str, bytes, int, float)):
+        return b""
+    try:
+        return dump(value)
+    except Exception:
+        return b""
 
 
 _CALL = compile("_call()", "<task>", "eval")

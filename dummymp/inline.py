@@ -24,7 +24,7 @@ from .failures import own_trace, story
 from .freeze import freeze
 from .functions import call_initializer
 from .log import logger
-from .pickling import load_arguments, loads
+from .pickling import dumps, load_arguments, loads
 from .seeds import reseed
 from .streams import set_numbering
 from .surroundings import capture
@@ -201,7 +201,7 @@ _initialized: list[Callable[[], object]] = []
 def _initialize(initializer: Callable[[], object] | None) -> None:
     """Call an initializer before the first task that needs it, as each worker does; again after it has failed."""
     if initializer is not None and all(initializer is not called for called in _initialized):
-        call_initializer(initializer)
+        call_initializer(initializer, dumps)
         _initialized.append(initializer)
 
 

@@ -26,7 +26,7 @@ from .keepsakes import may_be_keepsake, reduce_keepsake
 from .modules import is_library, modules_by_value, other_name, travels_by_name
 from .namesakes import explained
 from .reducers import BY_KIND, Table, reduce_module
-from .streams import reduce_generator
+from .streams import ONE_CALL, reduce_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,14 +59,14 @@ ATOMS = frozenset({int, str, float, bool, type(None), bytes, complex})
 _SMALL_ATOMS = ATOMS - {bytes}
 
 
-def dumps(value: Any, *, here: bool = False, take: Callback | None = None, many: bool = False) -> bytes:
+def dumps(value: Any, *, here: bool = False, take: Callback | None = None, many: int = ONE_CALL) -> bytes:
     """Serialise any value; by value where the other side could not import it.
 
     Args:
         value: The value.
         here: It will be loaded in this very process.
         take: Is shown each buffer (`pickle.PickleBuffer`), and may take it out of the stream.
-        many: It will be loaded for many calls.
+        many: For whom it is: as `streams.reduce_generator`.
     """
     with io.BytesIO() as file:
         _pickler_class()(file, here, take, many).dump(value)
@@ -257,7 +257,7 @@ def _pickler_class() -> Any:
 
         _by_value: ClassVar[set[str]] = set()  # as it was when `_named` was begun
 
-        def __init__(self, file: io.BytesIO, here: bool, take: Callback | None, many: bool = False) -> None:
+        def __init__(self, file: io.BytesIO, here: bool, take: Callback | None, many: int = ONE_CALL) -> None:
             self.dispatch_table = table.now()
             if self._by_value != modules_by_value():
                 Pickler._by_value = modules_by_value()
@@ -350,7 +350,7 @@ _ORDINARY: set[type] = set()
 _BY_NAME = frozenset({*_GENERATORS, *_OF_THIS_PROCESS})
 
 
-def _reduce_by_kind_name(obj: Any, kind: str, many: bool) -> Any:
+def _reduce_by_kind_name(obj: Any, kind: str, many: int) -> Any:
     """Reduce what is known by the name of its type alone, for the module of that need not be loaded."""
     if kind in _GENERATORS and type(obj).__module__ in _GENERATOR_MODULES:
         module, name = _GENERATORS[kind]

@@ -5,7 +5,7 @@ A call is frozen when it is queued, and so would be the generator: a hundred cal
 same numbers, which is wrong science without a word. So each call gets a stream of its own, spawned from the generator
 as it was then, and from the number of the call. That is the same in every run, and for any number of workers.
 
-A generator that only one call gets, such as those of ``rng.spawn(100)``, arrives as it is.
+A generator that only one call gets, as an argument, such as those of ``rng.spawn(100)``, arrives as it is.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from typing import Any, Callable
 
 from .log import logger
 
-__all__ = ["draws_anew", "reduce_generator", "set_numbering"]
+__all__ = ["CALLS", "MAP", "ONE_CALL", "draws_anew", "reduce_generator", "set_numbering"]
+
+# For whom a generator is sent: see `reduce_generator`.
+ONE_CALL, CALLS, MAP = range(3)
 
 # Gives the number of the task, or of the item of a map, that runs in this process; None where none does.
 _number: Callable[[], int | None] = lambda: None  # noqa: E731
 # The states of the generators that were sent, by their digests. After so many the oldest is forgotten.
 _sent: dict[bytes, None] = {}
+# How often each state was sent with the function of a map, after the first time.
+_maps: dict[bytes, int] = {}
 REMEMBERED = 10_000
 _told = False
 
@@ -33,12 +38,13 @@ def set_numbering(number: Callable[[], int | None]) -> Callable[[], int | None]:
     return before
 
 
-def reduce_generator(generator: Any, *, many: bool) -> tuple[Any, ...]:
+def reduce_generator(generator: Any, *, many: int) -> tuple[Any, ...]:
     """Reduce a generator, as `object.__reduce__` does.
 
     Args:
         generator: A `random.Random`, `numpy.random.RandomState` or `numpy.random.Generator`.
-        many: What it belongs to is sent once for many calls.
+        many: ONE_CALL: it is an argument of a call, or the like. CALLS: a function uses it, which others call, too, and
+            the script may draw from it between them. MAP: a function uses it that many items are given to.
     """
     kind = type(generator).__name__
     if kind == "Random":
@@ -48,7 +54,11 @@ def reduce_generator(generator: Any, *, many: bool) -> tuple[Any, ...]:
     else:
         state = generator.bit_generator.state
     digest = hashlib.sha256(pickle.dumps(state, 4)).digest()
-    shared = many or digest in _sent
+    if many == MAP:
+        _maps[digest] = again = _maps.get(digest, -1) + 1
+        if again:  # The items of another map have the same numbers.
+            digest = hashlib.sha256(b"%s/map %d" % (digest, again)).digest()
+    shared = many != ONE_CALL or digest in _sent
     if shared:
         _tell()
     if len(_sent) >= REMEMBERED:

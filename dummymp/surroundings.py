@@ -48,8 +48,8 @@ class Surroundings:
         context: What `contextvars` and `decimal` held.
         initializer: What is to be called in each worker before its first task, or None.
         setup: The same in bytes.
-        limits: What the variables of `threadlimits` are in it. A worker whose libraries were loaded under others
-            goes by those.
+        limits: What the variables of `threadlimits` are in it, and the initializer. A worker whose libraries were
+            loaded under others goes by those, and what another initializer has set is set there.
         data: The pickle of ``(cwd, environ, seed, context.data, number of the initializer)``; cwd is None where the
             directory was gone already.
     """
@@ -79,7 +79,8 @@ class Surroundings:
             for name in threadlimits.VARIABLES:
                 variables.setdefault(_key(name), _key(str(threads)))
         self.context = Held()
-        self.limits = [variables.get(_key(name)) for name in threadlimits.VARIABLES]
+        self.limits: list[Any] = [variables.get(_key(name)) for name in threadlimits.VARIABLES]
+        self.limits.append(setup)
         self.data = dumps((cwd, variables, seed, self.context.data, setup.number if setup is not None else 0))
 
     def hold(self) -> bool:
@@ -117,12 +118,22 @@ def capture(
     return last
 
 
+# The initializer that was frozen last, and what came of it.
+_frozen: tuple[Callable[[], object] | None, FunctionBlob | None] = (None, None)
+
+
 def _freeze(initializer: Callable[[], object] | None) -> FunctionBlob | None:
+    """Serialise an initializer; as long as that comes to the same, it is the same object."""
+    global _frozen
     if initializer is None:
         return None
     from .freeze import freeze_whole
 
-    return freeze_whole(initializer)
+    setup, (func, known) = freeze_whole(initializer), _frozen
+    if known is None or func is not initializer or known.data != setup.data:
+        _frozen = initializer, setup
+        return setup
+    return known
 
 
 def current() -> tuple[str | None, dict[Any, Any]]:

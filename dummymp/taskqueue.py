@@ -486,7 +486,8 @@ class TaskQueue:
     def results(self) -> list[Any]:
         """Drive until all is done; give the results as a list, in call order.
 
-        What `killall` or `forget` came after is left out.
+        The calls that were queued before the last `killall` are left out; what came of those of them that had ended is
+        in `get_returns`. So are those that `forget` has dropped.
 
         Raises:
             Exception: What the first task (in call order) that failed raised.
@@ -585,15 +586,18 @@ class TaskQueue:
     def killall(self, queued: bool = True) -> None:
         """Stop all tasks that run and drop those that wait. Results so far stay; what was stopped is in `get_errors`.
 
-        `results` then speaks of what is queued afterwards.
+        `results` then gives only what is queued afterwards.
 
         Args:
             queued: False keeps what waits.
         """
+        self._kill_all(queued, "killall() was called")
+
+    def _kill_all(self, queued: bool, why: str) -> None:
         if self._engine is not None:
             with deferrable:
                 self._hand_over()
-                self._engine.kill_all(queued, "killall() was called")
+                self._engine.kill_all(queued, why)
         left = (task.index for task in list(self._ledger.tasks) if not task._has_ended())
         self._results_from = next(left, self._ledger.next_number)
 
@@ -689,7 +693,7 @@ class TaskQueue:
         if error is None:
             self.process_until_done()
         else:
-            self.killall()
+            self._kill_all(True, f"the with block of the queue ended with {headline(error)}")
 
     def __repr__(self) -> str:
         done, running, total = self._ledger.counts()

@@ -264,7 +264,7 @@ class Worker:
         initializer, self._due = self._due, 0
         self._unready = None
         try:
-            self._base.run(call_initializer, self._thaw(initializer))
+            self._base.run(call_initializer, self._thaw(initializer), dumps)
         except BaseException as error:
             self._unready = BaseException.with_traceback(error, own_trace(error))
         if self._is_copy:

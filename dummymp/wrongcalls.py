@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check_call", "check_callback", "check_item_call", "did_you_mean", "no_such_argument", "not_callable"]
 
 # Bits of `co_flags`: the documentation of `inspect` has them.
-_VARARGS, _VARKEYWORDS, _GENERATOR, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x200
+_VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
 # A signature in a message has at most so many characters.
 _SIGNATURE_LENGTH = 100
 # What stands in a partial for an argument that the caller gives (from Python 3.14 on).
@@ -129,6 +129,8 @@ def check_without_arguments(name: str, func: Any) -> None:
         raise TypeError(f"{name} must be a function that takes no arguments, or None; got {func!r:.60}. {hint}")
     call = _see_through(func, 0, {})
     misfit = None if call is None else _misfit(call)
+    if call is not None and call.func.__code__.co_flags & (_GENERATOR | _COROUTINE | _ASYNC_GENERATOR):
+        raise TypeError(f"{name} must be a plain function: to call {function_name(func)}() does nothing yet")
     if call is not None and misfit is not None:
         signature = _signature(func, call)
         raise TypeError(f"{name} must be a function that takes no arguments, but {signature} {misfit}. {hint}")

@@ -30,6 +30,10 @@ def work(n: int) -> tuple[int, int, Any]:
     return n, os.getpid(), answer
 
 
+async def later() -> None:
+    pass
+
+
 def fail() -> None:
     raise KeyError("not set up")
 
@@ -97,14 +101,15 @@ def hang() -> None:
     ("wrong", "says"),
     [
         (3, "initializer must be a function that takes no arguments, or None; got 3"),
-        (work, "initializer must be a function that takes no arguments, but work(n) needs 'n', too"),
+        (work, "initializer must be a function that takes no arguments, but work(n) needs 'n', too. To pass something "
+         "to it: initializer=functools.partial(function, something)"),
+        (later, "initializer must be a plain function: to call later() does nothing yet"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_called_is_refused(wrong: Any, says: str) -> None:
     with pytest.raises(TypeError) as caught:
         dummymp.configure(initializer=wrong)
     assert says in str(caught.value)
-    assert "functools.partial" in str(caught.value)
 
 
 def test_what_cannot_travel_is_refused() -> None:
@@ -120,18 +125,41 @@ def test_in_a_script(script: Script, engine: str) -> None:
         f"""
         import dummymp, warnings
         dummymp.configure(engine={engine!r}, priority="nuclear", max_processes=1)
-        model = None
+        model, cache, found = None, {{}}, []
+        class State: pass
+        state = State()
         def setup():
             global model, rate
             model, rate = [1, 2, 3], 10
+            cache["half"] = 5; found.append(7); state.third = 9
             print("ready")
-        def predict(n): return model[n] * rate
+        def predict(n): return model[n] * rate if cache["half"] == 5 and found == [7] and state.third == 9 else None
         dummymp.configure(initializer=setup)
         for n in range(3): dummymp.run(predict, n)
         print(dummymp.results(), list(dummymp.map(predict, range(3))))
         """
     )
     assert (done.stdout, done.stderr) == ("ready\n[10, 20, 30] [10, 20, 30]\n", "")
+
+
+def test_another_initializer_finds_nothing_of_the_one_before(script: Script) -> None:
+    """Workers in which one was called run nothing that needs another one, or none."""
+    done = script(
+        """
+        import dummymp
+        dummymp.configure(priority="nuclear", max_processes=1)
+        rate = 1
+        def three():
+            global rate; rate = 3
+        def five():
+            global rate; rate = 5
+        def use(): return rate
+        for setup in (three, None, five, three):
+            with dummymp.configure(initializer=setup):
+                print(dummymp.run(use).result(), *dummymp.map(lambda n: use(), range(2)))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("3 3 3\n1 1 1\n5 5 5\n3 3 3\n", "")
 
 
 def test_numpy_settings(script: Script) -> None:

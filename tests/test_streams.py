@@ -24,7 +24,7 @@ def of_global(): return draw(rng)
 calls = [dummymp.run(of_global) for _ in range(20)] + [dummymp.run(draw, rng) for _ in range(20)]
 calls += [dummymp.run(rng.random) for _ in range(20)]
 found = [call.result() for call in calls]
-assert found[0] == first and len(set(found)) == 60, found
+assert len({first, *found}) == 61, found
 items = list(dummymp.map(lambda _: draw(rng), range(50)))
 assert len(set(items)) == 50, items
 print(found, items)
@@ -56,3 +56,23 @@ def test_generators_of_single_calls_are_what_they_are(script: Script) -> None:
     assert back.random() == random.Random(7).random()
     """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_streams_do_not_overlap_where_the_script_draws_too(script: Script, engine: str) -> None:
+    """Between the calls, and for a second map: neither gives any call what another one, or the script, draws."""
+    done = script(f"""
+    import random, dummymp
+    dummymp.configure(engine={engine!r}, priority="nuclear")
+    rng = random.Random(5)
+    def draw(n): return [rng.random() for _ in range(4)]
+    calls, own = [], []
+    for n in range(10):
+        calls.append(dummymp.run(draw, n))
+        own.append(rng.random())
+    found = [number for call in calls for number in call.result()] + own
+    for _ in range(2):
+        found += [number for numbers in dummymp.map(draw, range(10)) for number in numbers]
+    print(len(found), len(set(found)))
+    """)
+    assert done.stdout == "130 130\n", done.stderr
