@@ -29,8 +29,9 @@ def reduce_array(array: Any, travels: Callable[[Any], bool]) -> Any:
         array: A `numpy.ndarray`, or an object of a class made of it.
         travels: Tells whether a value can travel.
     """
-    import numpy
-
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return NotImplemented
     kind = type(array)
     if not issubclass(kind, numpy.ndarray) or kind in copyreg.dispatch_table:
         return NotImplemented

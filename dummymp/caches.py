@@ -25,7 +25,9 @@ _counter = itertools.count()
 # By the id of such a function: a token for it, and what refers to it.
 _tokens: dict[int, tuple[tuple[int, int], Callable[[], Any]]] = {}
 # In a worker, by the token: the digest of the function behind, and the one with the cache.
-_kept: dict[tuple[int, int], tuple[bytes, Any]] = {}
+_kept: dict[tuple[Any, Any], tuple[bytes, Any]] = {}
+# So many of them are kept.
+MOST = 128
 
 
 class _UnderWay(threading.local):
@@ -33,6 +35,7 @@ class _UnderWay(threading.local):
 
     def __init__(self) -> None:
         self.ids: set[int] = set()
+        self.digests: dict[int, bytes] = {}  # of those that were looked at for the outermost one
 
 
 _under_way = _UnderWay()
@@ -44,22 +47,36 @@ def reduce_cached(func: Any, dump: Callable[[Any], bytes]) -> Any:
         return NotImplemented
     if id(func) in _under_way.ids:
         return str, (func.__name__,)
-    _under_way.ids.add(id(func))
-    try:
-        digest = hashlib.sha256(dump(func.__wrapped__)).digest()
-    finally:
-        _under_way.ids.discard(id(func))
+    digest = _under_way.digests.get(id(func))
+    if digest is None:
+        _under_way.ids.add(id(func))
+        try:
+            digest = hashlib.sha256(dump(func.__wrapped__)).digest()
+        finally:
+            _under_way.ids.discard(id(func))
+        _under_way.digests[id(func)] = digest
+    if not _under_way.ids:
+        _under_way.digests.clear()
+    return _take, (func.__wrapped__, func.cache_parameters(), _token_of(func), digest)
+
+
+def _token_of(func: Any) -> tuple[Any, Any]:
+    """Give what stands for a function: where it is at home, so that one that is defined anew takes its place."""
+    if "<" not in func.__qualname__:
+        return func.__module__, func.__qualname__
     token, known = _tokens.get(id(func), ((0, 0), lambda: None))
     if known() is not func:
         token = os.getpid(), next(_counter)
         _tokens[id(func)] = token, weakref.ref(func)
-    return _take, (func.__wrapped__, func.cache_parameters(), token, digest)
+    return token
 
 
-def _take(func: Callable[..., Any], parameters: dict[str, Any], token: tuple[int, int], digest: bytes) -> Any:
+def _take(func: Callable[..., Any], parameters: dict[str, Any], token: tuple[Any, Any], digest: bytes) -> Any:
     """Give the function with a cache that is here already, if it is still the same, or make it; its cache is empty."""
     known, cached = _kept.get(token, (b"", None))
     if known != digest:
         cached = functools.lru_cache(**parameters)(func)
+        while len(_kept) >= MOST and token not in _kept:
+            del _kept[next(iter(_kept))]
         _kept[token] = digest, cached
     return cached

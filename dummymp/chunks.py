@@ -33,6 +33,7 @@ from .surroundings import moves
 from .transport import CUT, CUT_HEAD, PART, PART_HEAD, TOGETHER
 
 if TYPE_CHECKING:
+    import contextvars
     from typing import Protocol
 
     from .transport import WorkerChannel
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         def pack_value(self, value: Any, func: Any) -> tuple[int, bytes]: ...
 
         def pack_failure(self, error: BaseException) -> tuple[int, bytes]: ...
+
+        def context(self) -> contextvars.Context: ...
 
         def end_item(self) -> int: ...
 
@@ -133,7 +136,7 @@ class Chunks:
             self._pieces, self._left = pieces, left
             self._chunk, self._end = chunk, chunk + len(pieces)
             self._told, self._told_at, self._plain = chunk, Page.LOG, True
-        number, func = chunk - 1, None
+        number, func, run = chunk - 1, None, owner.context().run
         touched, took = seeded, 0.0
         texts = owner.end_item()
         tell_at = clock() + TOGETHER
@@ -144,19 +147,20 @@ class Chunks:
                 break
             if touched:
                 owner.put_back(number, randomness=seeded or took > UNSEEDED)
+                run = owner.context().run
             began = clock()
             try:
                 if func is None:
                     func = thaw()
                 if form == ONE:
-                    entry = func(piece)
+                    entry = run(func, piece)
                 elif form == ARGUMENTS:
-                    entry = func(*piece)
+                    entry = run(func, *piece)
                 else:
                     args, kwargs = loads(piece)
-                    entry = func(*args, **kwargs)
+                    entry = run(func, *args, **kwargs)
                 if type(entry) is COROUTINE:
-                    entry = run_coroutine(entry)
+                    entry = run(run_coroutine, entry)
                 now = clock()
                 if type(entry) not in ATOMS:
                     entry = self._special(owner.pack_value(entry, func))

@@ -11,7 +11,7 @@ from .contextvariables import is_kept
 from .coroutines import COROUTINE, run_coroutine
 from .pickling import ATOMS, dumps, loads
 
-__all__ = ["Held", "call_in_context", "call_with_values"]
+__all__ = ["Held", "call_here", "call_with_values", "load_values"]
 
 # How decimal computes where nobody has said otherwise: as `_of_decimal` tells it.
 _USUAL = 28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, {"InvalidOperation", "DivisionByZero", "Overflow"}
@@ -22,7 +22,7 @@ class Held:
 
     Attributes:
         values: Pairs of a context variable and its value; for decimal's context, of None and its settings.
-        data: The same in bytes, for `call_in_context`. What cannot travel is left out.
+        data: The same in bytes, for `load_values`. What cannot travel is left out.
     """
 
     __slots__ = ("_plain", "data", "values")
@@ -74,26 +74,28 @@ def _serialised(values: list[tuple[Any, Any]]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def call_in_context(data: tuple[bytes, ...], func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a function in a context that holds what a `Held` tells; what the call sets is gone with it."""
+def load_values(data: tuple[bytes, ...]) -> list[tuple[Any, Any]]:
+    """Give the values that a `Held` has in `data`."""
     values = []
     for pair in data:
         try:
             values.append(loads(pair))
         except Exception:
             continue  # Of a class that cannot be imported here.
-    return _call(values, func, args, kwargs)
+    return values
 
 
 def call_with_values(values: list[tuple[Any, Any]], func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """The same with what a `Held` has in `values`, in the process of the script."""
-    if "decimal" in sys.modules and all(variable is not None for variable, _ in values):
-        values = [*values, (None, _USUAL)]  # What the script has there is not to be changed.
-    return _call(values, func, args, kwargs)
-
-
-def _call(values: list[tuple[Any, Any]], func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call a function in a context that holds these values; what the call sets is gone with it."""
     return contextvars.copy_context().run(_set_and_call, values, func, args, kwargs)
+
+
+def call_here(data: tuple[bytes, ...], func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """The same in the process of the script, with what a `Held` has in `data`."""
+    values = load_values(data)
+    if "decimal" in sys.modules and all(variable is not None for variable, _ in values):
+        values.append((None, _USUAL))  # What the script has there is not to be changed.
+    return call_with_values(values, func, *args, **kwargs)
 
 
 def _set_and_call(

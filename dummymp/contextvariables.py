@@ -23,6 +23,10 @@ _places: dict[int, tuple[str, str, contextvars.ContextVar[Any]]] = {}
 _nowhere: dict[int, tuple[contextvars.ContextVar[Any], int, int]] = {}
 
 
+# So many of them are remembered.
+MOST = 1000
+
+
 def is_kept(variable: contextvars.ContextVar[Any]) -> bool:
     """Tell whether the script, or a module of the user's, has this variable as a global one."""
     return _place_of(variable) is not None
@@ -51,6 +55,8 @@ def _look_for(variable: contextvars.ContextVar[Any]) -> bool:
             for name, value in list(getattr(content, "__dict__", {}).items()):
                 if type(value) is contextvars.ContextVar:
                     found[id(value)] = module, name, value
+    if len(_nowhere) >= MOST:
+        _nowhere.clear()
     _nowhere[id(variable)] = now
     _places = found  # In one step: other threads look there, too.
     return True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from .codes import global_names
 from .explain import function_name
 from .functions import call_on_stack
+from .pickling import ATOMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,10 @@ class Copies:
 
     def __init__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._func = func
-        self._before = [(where, find, *_state(find())) for where, find in _places(func, args, kwargs)]
+        try:
+            self._before = [(where, find, *_state(find())) for where, find in _places(func, args, kwargs)]
+        except Exception:
+            self._before = []  # A list that holds itself, or what answers oddly: it is the task's affair.
 
     def changed(self) -> str | None:
         """Say what the call has changed, after it returned None; None if that is nothing."""
@@ -66,7 +70,7 @@ def _places(
     stored = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"} if writes else set()
     for name in names:
         value = variables.get(name)
-        if _is_container(value) or (name in stored and value is not None):
+        if _is_container(value) or (name in stored and type(value) in ATOMS and value is not None):
             yield f"the global variable {name!r}", functools.partial(variables.get, name, _MISSING)
     if inner is func:
         for name, value in [*zip(code.co_varnames, args), *kwargs.items()]:
@@ -88,11 +92,17 @@ def _is_container(value: Any) -> bool:
     if kind.__name__ not in _CONTAINERS.get(kind.__module__, ()):
         return False
     if kind.__module__ != "numpy":
-        return len(value) <= MOST_ENTRIES
+        return len(value) <= MOST_ENTRIES and _is_plain(value)
     base = value
     while type(base).__module__ == "numpy":
         base = base.base
     return value.nbytes <= MOST_BYTES and not isinstance(base, mmap.mmap)  # Of a file, perhaps: that is no copy.
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether what is in a container is small, or a container itself: who knows how large all else is."""
+    entries = [*value.values(), *value] if isinstance(value, dict) else value
+    return all(type(entry) in ATOMS or type(entry) is tuple or _is_container(entry) for entry in entries)
 
 
 def _state(value: Any) -> tuple[bytes, Any]:

@@ -144,6 +144,7 @@ class WorkerHandle:
         self.early: list[tuple[int, str]] = []
         self.last_words = ""
         self._functions: dict[int, int] = {}
+        self._needed = 0, 0  # The function of the task that is sent, and its initializer.
         self._surroundings = 0
         self._settings: Settings | None = None
         self._sources = 0  # So many of `told` it knows.
@@ -185,11 +186,13 @@ class WorkerHandle:
         while self._sources < len(told):
             self.channel.post(SOURCE, marshal.dumps(told[self._sources]))
             self._sources += 1
+        setup = surroundings.setup
+        self._needed = function.number, 0 if setup is None else setup.number
         self._post_function(function)
         if surroundings.number != self._surroundings:
             self._surroundings = surroundings.number
-            if surroundings.setup is not None:
-                self._post_function(surroundings.setup)
+            if setup is not None:
+                self._post_function(setup)
             self.channel.post(SURROUNDINGS, U64.pack(surroundings.number), surroundings.data)
 
     def _post_function(self, function: FunctionBlob) -> None:
@@ -216,8 +219,10 @@ class WorkerHandle:
 
     def _remember(self, number: int, size: int) -> None:
         functions = self._functions
-        while functions and (len(functions) >= KNOWN_FUNCTIONS or sum(functions.values()) + size > KNOWN_BYTES):
-            oldest = next(iter(functions))
+        while len(functions) >= KNOWN_FUNCTIONS or sum(functions.values()) + size > KNOWN_BYTES:
+            oldest = next((known for known in functions if known not in self._needed), None)
+            if oldest is None:
+                break
             del functions[oldest]
             self.channel.post(FORGET, U64.pack(oldest))
         functions[number] = size

@@ -16,8 +16,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import nesting
-from .contexts import call_with_values
+from . import nesting, seeds
+from .contexts import call_here
 from .errors import NotPicklable, TaskKilled
 from .explain import headline
 from .failures import own_trace, story
@@ -144,7 +144,7 @@ class InlineEngine:
                 args, kwargs = load_arguments(task._arguments)
                 began = time.perf_counter()
                 with nesting.task_runs_here(task._describe):
-                    value = call_with_values(task._surroundings.context.values, func, *args, **kwargs)
+                    value = call_here(task._surroundings.context.data, func, *args, **kwargs)
         except KeyboardInterrupt:
             task.attempts -= 1
             raise
@@ -222,6 +222,7 @@ class _Surroundings:
         self._before = current()
         apply_surroundings(self._cwd, self._variables)
         self._numbering = set_numbering(lambda: self._task)
+        self._randomness = seeds.current()
         if self._seed is not None:
             for name, get, put in (("random", "getstate", "setstate"), ("numpy.random", "get_state", "set_state")):
                 module = sys.modules.get(name)
@@ -234,8 +235,7 @@ class _Surroundings:
 
         apply_surroundings(*self._before)
         set_numbering(self._numbering)
-        if self._seed is not None:
-            reseed(None, 0, loaded=False)
+        seeds.put_back(self._randomness)
         for module, put, state in self._random:
             getattr(module, put)(state)
 

@@ -18,7 +18,7 @@ from typing import Any
 from .errors import MissingExtra
 from .whenloaded import when_loaded
 
-__all__ = ["generator", "generator_of_script", "reseed"]
+__all__ = ["current", "generator", "generator_of_script", "put_back", "reseed"]
 
 _MODULES = ("random", "numpy.random")
 # What the running task is seeded with; and which modules are seeded when they are loaded.
@@ -45,6 +45,17 @@ def reseed(seed: int | None, task: int, *, loaded: bool = True) -> None:
                 # To let the generators ask the system takes several times as long: numpy's nearly 0.1 milliseconds.
                 value = int.from_bytes(os.urandom(32), "little")
             _seed(name, module, value)
+
+
+def current() -> tuple[Any, ...]:
+    """Give what `put_back` takes to come back to the randomness of the task that runs now."""
+    return _value, _generator
+
+
+def put_back(before: tuple[Any, ...]) -> None:
+    """Go on with the randomness of a task after another one has run in the midst of it."""
+    global _value, _generator
+    _value, _generator = before
 
 
 def generator() -> Any:

@@ -118,22 +118,25 @@ def capture(
     return last
 
 
-# The initializer that was frozen last, and what came of it.
-_frozen: tuple[Callable[[], object] | None, FunctionBlob | None] = (None, None)
+# The initializers that were frozen last, and what came of them, by their ids.
+_frozen: dict[int, tuple[Callable[[], object], FunctionBlob]] = {}
+_FROZEN = 16
 
 
 def _freeze(initializer: Callable[[], object] | None) -> FunctionBlob | None:
     """Serialise an initializer; as long as that comes to the same, it is the same object."""
-    global _frozen
     if initializer is None:
         return None
     from .freeze import freeze_whole
 
-    setup, (func, known) = freeze_whole(initializer), _frozen
-    if known is None or func is not initializer or known.data != setup.data:
-        _frozen = initializer, setup
-        return setup
-    return known
+    setup = freeze_whole(initializer)
+    func, known = _frozen.get(id(initializer), (None, setup))
+    if func is initializer and known.data == setup.data:
+        return known
+    while len(_frozen) >= _FROZEN:
+        del _frozen[next(iter(_frozen))]
+    _frozen[id(initializer)] = initializer, setup
+    return setup
 
 
 def current() -> tuple[str | None, dict[Any, Any]]:
@@ -329,12 +332,28 @@ def apply_settings(
         sys.setrecursionlimit(recursion)
     if lazy:
         sys.set_lazy_imports(lazy)  # type: ignore[attr-defined]
-    if field_size is not None:
-        when_loaded("_csv", functools.partial(_set_field_size, field_size))
+    _field_size.set(field_size)
 
 
-def _set_field_size(limit: int) -> None:
-    sys.modules["_csv"].field_size_limit(limit)
+class _FieldSize:
+    """The limit of csv for the size of a field: it waits until csv is loaded."""
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+
+    def set(self, limit: int | None) -> None:
+        before, self._limit = self._limit, limit
+        if "_csv" in sys.modules:
+            self._apply()
+        elif before is None and limit is not None:
+            when_loaded("_csv", self._apply)
+
+    def _apply(self) -> None:
+        if self._limit is not None:
+            sys.modules["_csv"].field_size_limit(self._limit)
+
+
+_field_size = _FieldSize()
 
 
 def _set_key(authkey: bytes) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 from . import displays, intercept, nesting, niceness
 from .buffers import Collector, close_all, pack, packet_of, unpack
 from .chunks import FAILED, VALUE, Chunks
-from .contexts import call_in_context
+from .contexts import call_with_values, load_values
 from .copies import Copies
 from .coroutines import COROUTINE, run_coroutine
 from .descriptors import WaitingPackets
@@ -259,6 +259,12 @@ class Worker:
             _, self._argv, _, _, self._disabled, *_ = settings
             apply_settings(*settings)
 
+    def _prepare(self, number: int, surroundings: int) -> None:
+        """Call the initializer where the call is to run; what it does to that place is put back before the call."""
+        self._put_back(number, surroundings)
+        self._initialize()
+        self._placed = 0
+
     def _initialize(self) -> None:
         """Call the initializer that is due, before the first task that needs it; note what it raises."""
         initializer, self._due = self._due, 0
@@ -320,6 +326,8 @@ class Worker:
         began = clock()
         func: Any = None
         try:
+            if self._due:
+                self._prepare(number, surroundings)
             other, took, self._took = surroundings != self._placed, self._took, math.inf
             place = other or moves.may_be() or took > CAN_GO_UNSEEN
             self._put_back(number, surroundings, randomness=other or took > CAN_SEED, place=place)
@@ -344,7 +352,7 @@ class Worker:
                 func = self._in_context(func)
             value = self._apart.run(func, *args, **kwargs)
             if type(value) is COROUTINE:
-                value = run_coroutine(value)
+                value = self._apart.run(run_coroutine, value)
             seconds = clock() - began
             if copies is not None and value is None:
                 self._tell(copies.changed())
@@ -374,11 +382,10 @@ class Worker:
             return
         began = time.perf_counter()
         self._around = surroundings
-        self._put_back(number, surroundings)
         if self._due:
-            self._initialize()
-        last = self._apart.run(
-            self._chunks.run,
+            self._prepare(number, surroundings)
+        self._put_back(number, surroundings)
+        last = self._chunks.run(
             number,
             functools.partial(self._thaw_for_items, function),
             fresh=not self._functions[function][1],
@@ -392,6 +399,10 @@ class Worker:
         """Make this process what an item of the running chunk expects, whatever the one before did to it."""
         nesting.worker_task_over()
         self._put_back(number, self._around, randomness=randomness, place=moves.may_be())
+
+    def context(self) -> contextvars.Context:
+        """Give the context for the next item: nothing of an item before it is set there."""
+        return self._apart
 
     def end_item(self) -> int:
         """Send the begun lines of an item, for it has ended; count what was sent so far for the user to see."""
@@ -485,7 +496,7 @@ class Worker:
     def _in_context(self, func: Callable[..., Any]) -> Callable[..., Any]:
         if not self._context:
             return func
-        return _named_as(func, call_in_context, self._context, func)
+        return _named_as(func, call_with_values, load_values(self._context), func)
 
     def _thaw_for_items(self, number: int) -> Callable[..., Any]:
         func = self._thaw(number)

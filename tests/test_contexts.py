@@ -107,6 +107,27 @@ def test_context_variables_hold() -> None:
     assert who() == "nobody"
 
 
+def test_items_of_a_map_share_no_context() -> None:
+    dummymp.configure(priority="NUCLEAR", max_processes=1)
+
+    def item(n: int) -> tuple[str, int]:
+        found = request.get("nobody"), decimal.getcontext().prec
+        if n == 0:
+            spoil()
+        return found
+
+    assert set(dummymp.map(item, range(500))) == {("nobody", 28)}
+
+
+@pytest.mark.usefixtures("engine")
+def test_values_are_frozen() -> None:
+    token = settings.set({"depth": 1})
+    task = dummymp.run(settings.get)
+    settings.get()["depth"] = 2
+    assert task.result() == {"depth": 1}
+    settings.reset(token)
+
+
 def test_what_is_in_a_context_variable_may_change() -> None:
     token = settings.set({"depth": 1})
     dummymp.configure(priority="NUCLEAR")

@@ -162,6 +162,43 @@ def test_another_initializer_finds_nothing_of_the_one_before(script: Script) -> 
     assert (done.stdout, done.stderr) == ("3 3 3\n1 1 1\n5 5 5\n3 3 3\n", "")
 
 
+def test_async_tasks_and_seeds(script: Script, start_method: str) -> None:
+    """Async tasks see its context, too; and what it draws changes nothing of what tasks draw."""
+    done = script(
+        """
+        import contextvars, decimal, dummymp, os, random
+        level = contextvars.ContextVar("level", default=0)
+        def setup():
+            level.set(9); decimal.getcontext().prec = 50; random.random(); os.chdir("/"); os.environ["X"] = "1"
+        async def later(n): return level.get(), decimal.getcontext().prec, random.random()
+        def now(n):
+            here_still = os.getcwd() == here, "X" in os.environ
+            return level.get(), decimal.getcontext().prec, random.random(), *here_still
+        here = os.getcwd()
+        found = set()
+        for workers in (1, 2):
+            dummymp.reset()
+            dummymp.configure(initializer=setup, seed=42, priority="nuclear", max_processes=workers)
+            calls = [dummymp.run(func, n) for func in (later, now) for n in range(3)]
+            found.add(repr([*dummymp.results(), *dummymp.map(now, range(3)), *dummymp.map(later, range(3))]))
+        print(len(found), {each[:2] for each in eval(found.pop())}, dummymp.results()[-1][3:])
+        """
+    )
+    assert (done.stdout, done.stderr) == ("1 {(9, 50)} (True, False)\n", "")
+
+
+def test_functions_and_initializers_do_not_push_each_other_out() -> None:
+    for n in range(70):
+        dummymp.run(eval(f"lambda: {n}"))
+    dummymp.process_until_done()
+    dummymp.forget()
+    first = eval("lambda: 'first'")
+    with dummymp.configure(initializer=int):
+        for n in range(3):
+            tasks = [dummymp.run(first), *(dummymp.run(eval(f"lambda: {n}")) for n in range(70)), dummymp.run(first)]
+            assert dummymp.results()[-1] == "first" == tasks[0].result()
+
+
 def test_numpy_settings(script: Script) -> None:
     """NumPy keeps what errors do in a context variable."""
     pytest.importorskip("numpy")
