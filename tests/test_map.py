@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import functools
 import gc
 import itertools
@@ -949,6 +950,9 @@ class Recorder:
 
     def pack_failure(self, error: BaseException) -> tuple[int, bytes]:
         return FAILED, pickle.dumps(error)
+
+    def context(self) -> contextvars.Context:
+        return contextvars.copy_context()
 
     def end_item(self) -> int:
         return 0
