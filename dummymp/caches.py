@@ -54,9 +54,10 @@ def reduce_cached(func: Any, dump: Callable[[Any], bytes]) -> Any:
             digest = hashlib.sha256(dump(func.__wrapped__)).digest()
         finally:
             _under_way.ids.discard(id(func))
-        _under_way.digests[id(func)] = digest
-    if not _under_way.ids:
-        _under_way.digests.clear()
+            if not _under_way.ids:
+                _under_way.digests.clear()  # Also if one of them cannot travel: all may have changed by the next time.
+        if _under_way.ids:
+            _under_way.digests[id(func)] = digest
     return _take, (func.__wrapped__, func.cache_parameters(), _token_of(func), digest)
 
 

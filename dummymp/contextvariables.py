@@ -21,8 +21,6 @@ __all__ = ["is_kept", "reduce_variable"]
 _places: dict[int, tuple[str, str, contextvars.ContextVar[Any]]] = {}
 # Those that are kept nowhere, by their ids: when that was found, so many modules and global variables there were.
 _nowhere: dict[int, tuple[contextvars.ContextVar[Any], int, int]] = {}
-
-
 # So many of them are remembered.
 MOST = 1000
 

@@ -11,12 +11,11 @@ import functools
 import io
 import mmap
 import pickle
-import types
 from typing import TYPE_CHECKING, Any, Callable
 
 from .codes import global_names
 from .explain import function_name
-from .functions import call_on_stack
+from .functions import function_behind
 from .pickling import ATOMS
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _places(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Give what a function may change that its caller knows: in words, and what finds it."""
-    inner = _function_behind(func)
+    inner = function_behind(func)
     if inner is None:
         return
     code, variables = inner.__code__, inner.__globals__
@@ -76,15 +75,6 @@ def _places(
         for name, value in [*zip(code.co_varnames, args), *kwargs.items()]:
             if _is_container(value):
                 yield f"its argument {name!r}", lambda value=value: value  # type: ignore[misc]
-
-
-def _function_behind(func: Any) -> types.FunctionType | None:
-    while isinstance(func, (functools.partial, types.MethodType)):
-        if isinstance(func, types.MethodType):
-            func = func.__func__
-        else:
-            func = func.args[0] if func.func is call_on_stack else func.func
-    return func if isinstance(func, types.FunctionType) else None
 
 
 def _is_container(value: Any) -> bool:

@@ -7,13 +7,13 @@ float32 instead of float64, 15 digits instead of 50.
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
 from typing import Any, Callable
 
 from .codes import global_names
 from .explain import function_name
+from .functions import function_behind
 from .log import logger
 
 __all__ = ["tell_of_settings"]
@@ -67,10 +67,9 @@ def tell_of_settings(func: Callable[..., Any]) -> None:
 
 def _libraries(func: Any) -> set[str]:
     """Find the libraries whose modules, functions or classes a function names."""
-    while isinstance(func, (functools.partial, types.MethodType)):
-        func = func.func if isinstance(func, functools.partial) else func.__func__
-    if not isinstance(func, types.FunctionType):
+    inner = function_behind(func)
+    if inner is None:
         return set()
-    values = [func.__globals__.get(name) for name in global_names(func.__code__)[0]]
+    values = [inner.__globals__.get(name) for name in global_names(inner.__code__)[0]]
     homes = [getattr(value, "__name__" if type(value) is types.ModuleType else "__module__", "") for value in values]
     return {home.partition(".")[0] for home in homes if isinstance(home, str)}

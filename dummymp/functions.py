@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "call_initializer", "call_on_stack", "is_burden", "is_read_from_stack", "reduce_cell", "reduce_function",
+    "call_initializer", "call_on_stack", "function_behind", "is_burden", "is_read_from_stack", "reduce_cell",
+    "reduce_function",
 ]  # fmt: skip
 
 # So many entries of plain data travel although only a text names them. More: they are what is meant more often; fewer:
@@ -122,10 +123,7 @@ def call_initializer(func: Callable[[], object], dump: Callable[[Any], bytes]) -
         func: The initializer.
         dump: Serialises any value.
     """
-    inner: Any = func
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    variables: dict[str, Any] = getattr(inner, "__globals__", {})
+    variables: dict[str, Any] = getattr(function_behind(func), "__globals__", {})
     before = {name: (value, _inside(value, dump)) for name, value in variables.items()}
     try:
         func()
@@ -146,6 +144,16 @@ def _inside(value: Any, dump: Callable[[Any], bytes]) -> bytes:
         return dump(value)
     except Exception:
         return b""
+
+
+def function_behind(func: Any) -> types.FunctionType | None:
+    """Give the function in Python behind partials, methods and `call_on_stack`; None if there is none."""
+    while isinstance(func, (functools.partial, types.MethodType)):
+        if isinstance(func, types.MethodType):
+            func = func.__func__
+        else:
+            func = func.args[0] if func.func is call_on_stack else func.func
+    return func if isinstance(func, types.FunctionType) else None
 
 
 _CALL = compile("_call()", "<task>", "eval")

@@ -88,9 +88,10 @@ def relog(data: Any) -> None:
 
         ours = loguru.logger.patch(put_back)  # type: ignore[arg-type, unused-ignore]
         try:
-            ours.log(name, message)
+            ours.level(name)
         except ValueError:
-            ours.log(number, message)  # A level that only the worker knows.
+            name = number  # Only the worker knows that level.
+        ours.log(name, message)
     except Exception as error:
         if came_by_signal(error):
             raise

@@ -159,10 +159,7 @@ class TaskQueue:
         # For now with the number that it will most likely have.
         task: Task[T] = Task(self, self._ledger.next_number, function_name(func), options.timeout, options.retries)
         self._codes.setdefault(task._function_name, getattr(func, "__code__", None))
-        if options.initializer is None and not self._is_here():
-            from .elsewhere import tell_of_settings
-
-            tell_of_settings(func)
+        self._tell_of_settings(func)
         # That may run code of the user, which may wait for another thread that wants our lock: it is not held.
         if options.copy_args:
             task._freeze(engine, func, args, kwargs, surroundings=surroundings)
@@ -170,6 +167,12 @@ class TaskQueue:
         else:
             task._live = functools.partial(task._freeze, engine, func, args, kwargs, surroundings=surroundings)
         return engine, task
+
+    def _tell_of_settings(self, func: Callable[..., Any]) -> None:
+        if self._options.initializer is None and not self._is_here():
+            from .elsewhere import tell_of_settings
+
+            tell_of_settings(func)
 
     def _tell_old_calls(self) -> None:
         """Say that calls from before Ctrl-C wait still, when the first comes from another cell: it may replace them."""
@@ -289,10 +292,7 @@ class TaskQueue:
             from .lazymap import lazy_map
 
         here = self._is_here()
-        if self._options.initializer is None and not here:
-            from .elsewhere import tell_of_settings
-
-            tell_of_settings(func)
+        self._tell_of_settings(func)
         return lazy_map(
             func, iterables, self._options, functools.partial(self._make_engine, here), here=here,
             ordered=ordered, ahead=ahead, pass_as=pass_as, on_error=on_error, timeout=timeout, progress=progress,

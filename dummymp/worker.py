@@ -468,8 +468,6 @@ class Worker:
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
     def _thaw(self, number: int, buffers: Sequence[Any] = ()) -> Callable[..., Any]:
-        if self._due:
-            self._initialize()
         if self._unready is not None:
             raise BaseException.with_traceback(self._unready, own_trace(self._unready))
         func = self._thawed.get(number)
