@@ -52,5 +52,18 @@ def _run_in_thread(coroutine: Any) -> Any:
     import concurrent.futures
     import contextvars
 
+    running: list[tuple[Any, Any]] = []
+
+    async def run() -> Any:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await coroutine
+
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+        future = thread.submit(contextvars.copy_context().run, asyncio.run, run())
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():  # Ctrl-C: the end of the block would wait for one that may have no end.
+                for loop, task in running:
+                    loop.call_soon_threadsafe(task.cancel)
+            raise

@@ -91,6 +91,29 @@ def test_async_functions_inline_where_a_loop_runs() -> None:
     assert asyncio.run(cell()) == "A"
 
 
+def test_ctrl_c_inline_where_a_loop_runs(script: Script) -> None:
+    """It ends the task, which would go on for ever in a thread of its own."""
+    done = script(
+        """
+        import asyncio, dummymp, os, signal, threading
+        dummymp.configure(engine="inline")
+        async def endless():
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(1000)
+        async def cell():
+            try:
+                dummymp.run(endless).result()
+            except KeyboardInterrupt:
+                print("interrupted")
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(cell())
+        loop.close()
+        dummymp.killall()
+        """
+    )
+    assert done.stdout == "interrupted\n", done.stderr
+
+
 @pytest.mark.usefixtures("engine")
 def test_context_variables_hold() -> None:
     """As they were when the call was queued; and what a task sets in them is gone with it."""
